@@ -1,0 +1,273 @@
+//! What a plugin says about itself, before it is asked to do anything.
+
+use std::time::Duration;
+
+use schemars::Schema;
+use serde::{Deserialize, Serialize};
+
+/// What a plugin says about itself: the `DESCRIPTOR` of a [`TelemetryExporter`](crate::TelemetryExporter).
+///
+/// ```
+/// use std::time::Duration;
+/// use plugin_api::{Content, Descriptor};
+///
+/// const DESCRIPTOR: Descriptor = Descriptor::new("tally", env!("CARGO_PKG_VERSION"))
+///     .description("Counts requests by model")
+///     .content(Content::Metadata)
+///     .batch(1_000, 1024 * 1024, Duration::from_secs(1));
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Descriptor {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) author: &'static str,
+    pub(crate) description: &'static str,
+    pub(crate) license: &'static str,
+    pub(crate) content: Content,
+    pub(crate) batch: BatchDefaults,
+    pub(crate) limits: HardLimits,
+    pub(crate) concurrent: bool,
+    pub(crate) background_tasks: bool,
+}
+
+impl Descriptor {
+    /// A descriptor with defaults that suit most backends: full content, batches of up to 500 records or 5 MiB that
+    /// wait at most 1 s, no hard limits, one call at a time.
+    ///
+    /// `name` consists of lower-case letters, digits, `-` and `_`; `version` is the plugin's own. Anything else is a
+    /// compile error.
+    #[must_use]
+    pub const fn new(name: &'static str, version: &'static str) -> Self {
+        assert!(is_name(name), "a plugin's name consists of lower-case letters, digits, '-' and '_'");
+        assert!(is_plain(version), "a plugin's version has no quotes, backslashes or control characters");
+        Self {
+            name,
+            version,
+            author: "",
+            description: "",
+            license: "",
+            content: Content::Full,
+            batch: BatchDefaults {
+                max_records: 500,
+                max_bytes: 5 * 1024 * 1024,
+                max_delay: Duration::from_secs(1),
+            },
+            limits: HardLimits { max_records: None, max_bytes: None, max_record_bytes: None },
+            concurrent: false,
+            background_tasks: false,
+        }
+    }
+
+    /// Who made it.
+    #[must_use]
+    pub const fn author(mut self, author: &'static str) -> Self {
+        self.author = author;
+        self
+    }
+
+    /// One sentence on what it does.
+    #[must_use]
+    pub const fn description(mut self, description: &'static str) -> Self {
+        self.description = description;
+        self
+    }
+
+    /// SPDX expression of its licence, for instance `MIT OR Apache-2.0`.
+    #[must_use]
+    pub const fn license(mut self, license: &'static str) -> Self {
+        self.license = license;
+        self
+    }
+
+    /// How much of a record it needs. An operator may allow less.
+    #[must_use]
+    pub const fn content(mut self, content: Content) -> Self {
+        self.content = content;
+        self
+    }
+
+    /// Size of a batch unless the operator says otherwise: at most `max_records` records, `max_bytes` bytes of
+    /// serialized parts, and `max_delay` between a batch's first record and its sending.
+    #[must_use]
+    pub const fn batch(mut self, max_records: u32, max_bytes: u64, max_delay: Duration) -> Self {
+        self.batch = BatchDefaults { max_records, max_bytes, max_delay };
+        self
+    }
+
+    /// What the backend can take at the most. It caps the operator's settings too.
+    #[must_use]
+    pub const fn limits(mut self, limits: HardLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Says that `export` may run on several threads at once, for operators who set `workers`.
+    #[must_use]
+    pub const fn concurrent(mut self) -> Self {
+        self.concurrent = true;
+        self
+    }
+
+    /// Keeps the runtime going between calls, on one more thread. Without it, a task that the plugin spawned makes
+    /// progress only during its calls. Connection pools and keep-alives want it.
+    #[must_use]
+    pub const fn background_tasks(mut self) -> Self {
+        self.background_tasks = true;
+        self
+    }
+}
+
+/// How much of each record a plugin sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// Numbers and labels alone: no bodies, and nothing that names a person, an organisation or a conversation.
+    None,
+    /// Everything but the bodies.
+    Metadata,
+    /// Everything, bodies included.
+    Full,
+}
+
+/// Size of a batch unless the operator says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchDefaults {
+    /// Records in a batch. At least 1.
+    pub max_records: u32,
+    /// Bytes of the serialized parts in a batch.
+    pub max_bytes: u64,
+    /// From a batch's first record until it is sent at the latest. In JSON: `max_delay_ms`.
+    #[serde(rename = "max_delay_ms", with = "milliseconds")]
+    pub max_delay: Duration,
+}
+
+/// What the backend can take at the most; `None` where it has no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HardLimits {
+    /// Records in one call.
+    pub max_records: Option<u32>,
+    /// Bytes of the serialized parts in one call.
+    pub max_bytes: Option<u64>,
+    /// Bytes of one record's serialized parts. A larger one loses its bodies; if that is not enough, it is dropped
+    /// and counted.
+    pub max_record_bytes: Option<u64>,
+}
+
+/// The descriptor as it crosses the boundary: one JSON object, written by `describe`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// The plugin's name.
+    pub name: String,
+    /// The plugin's own version.
+    pub version: String,
+    /// Who made it; may be empty.
+    #[serde(default)]
+    pub author: String,
+    /// One sentence on what it does; may be empty.
+    #[serde(default)]
+    pub description: String,
+    /// SPDX expression of its licence; may be empty.
+    #[serde(default)]
+    pub license: String,
+    /// Version of the plugin API that it was built with.
+    pub api_version: String,
+    /// How much of a record it needs.
+    pub content: Content,
+    /// Size of a batch unless the operator says otherwise.
+    pub batch: BatchDefaults,
+    /// What its backend can take at the most.
+    #[serde(default)]
+    pub limits: HardLimits,
+    /// Whether `export` may run on several threads at once.
+    #[serde(default)]
+    pub concurrent: bool,
+    /// JSON Schema (draft 2020-12) of its settings. A property's `x-env` names the environment variable (or a list of
+    /// them) that sets it when the configuration does not; `x-secret` marks a value that is never shown.
+    pub config_schema: Schema,
+}
+
+/// Version of this crate.
+pub(crate) const API_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Description {
+    pub(crate) fn new(descriptor: &Descriptor, config_schema: Schema) -> Self {
+        Self {
+            name: descriptor.name.to_owned(),
+            version: descriptor.version.to_owned(),
+            author: descriptor.author.to_owned(),
+            description: descriptor.description.to_owned(),
+            license: descriptor.license.to_owned(),
+            api_version: API_VERSION.to_owned(),
+            content: descriptor.content,
+            batch: descriptor.batch,
+            limits: descriptor.limits,
+            concurrent: descriptor.concurrent,
+            config_schema,
+        }
+    }
+}
+
+const fn is_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        if !matches!(bytes[i], b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_') {
+            return false;
+        }
+        i += 1;
+    }
+    !bytes.is_empty()
+}
+
+/// Printable ASCII that needs no escape in JSON.
+const fn is_plain(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        if !matches!(bytes[i], 0x20..=0x7e) || matches!(bytes[i], b'"' | b'\\') {
+            return false;
+        }
+        i += 1;
+    }
+    !bytes.is_empty()
+}
+
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_survives_the_boundary() {
+        let descriptor = Descriptor::new("tally", "1.2.3")
+            .author("someone")
+            .content(Content::Metadata)
+            .batch(10, 1000, Duration::from_millis(1500))
+            .limits(HardLimits { max_record_bytes: Some(5), ..HardLimits::default() });
+        let description = Description::new(&descriptor, schemars::schema_for!(u8));
+        let json = serde_json::to_string(&description).unwrap();
+        assert!(json.contains(r#""max_delay_ms":1500"#), "{json}");
+        assert_eq!(serde_json::from_str::<Description>(&json).unwrap(), description);
+    }
+
+    #[test]
+    fn a_description_of_a_later_release_is_read() {
+        let description = Description::new(&Descriptor::new("a", "1"), schemars::schema_for!(u8));
+        let mut value = serde_json::to_value(&description).unwrap();
+        value["of_a_later_release"] = serde_json::json!({ "x": 1 });
+        assert_eq!(serde_json::from_value::<Description>(value).unwrap(), description);
+    }
+}

@@ -36,6 +36,7 @@
 //! | [`Descriptor`], [`Description`] | what a plugin says about itself |
 //! | [`abi`] | the binary interface, for the gateway and for plugins in other languages |
 //! | [`note`] | the ELF note that names a plugin without running it |
+//! | `testing` | for a plugin's unit tests: sample records and a stand-in for the gateway (cargo feature `testing`) |
 //!
 //! # Versions
 //!
@@ -61,6 +62,8 @@ mod metrics;
 pub mod note;
 mod otel_log;
 mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wire_enum;
 
 pub use crate::{

@@ -43,6 +43,9 @@ pub struct RequestMetrics<'a> {
     /// Experiment: header `x-experiment-id`.
     #[serde(borrow, default, deserialize_with = "text")]
     pub experiment_id: Option<Cow<'a, str>>,
+    /// The caller's own id of the request: header `x-request-id`.
+    #[serde(borrow, default, deserialize_with = "text")]
+    pub client_request_id: Option<Cow<'a, str>>,
     /// W3C trace id, 32 hexadecimal digits: the caller's, or one the gateway made.
     #[serde(borrow, default, deserialize_with = "text")]
     pub trace_id: Option<Cow<'a, str>>,

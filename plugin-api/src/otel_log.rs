@@ -169,6 +169,7 @@ struct Metadata<'a> {
     provider_request_id: Option<&'a str>,
 
     experiment_id: Option<&'a str>,
+    client_request_id: Option<&'a str>,
     request_model: Option<&'a str>,
     is_streaming: bool,
     end_reason: &'a EndReason,
@@ -221,6 +222,7 @@ impl<'a> Metadata<'a> {
             provider_error_type: metrics.provider_error_type.as_deref(),
             provider_request_id: metrics.provider_request_id.as_deref(),
             experiment_id: metrics.experiment_id.as_deref(),
+            client_request_id: metrics.client_request_id.as_deref(),
             request_model: metrics.request_model.as_deref(),
             is_streaming: metrics.is_streaming,
             end_reason: &metrics.end_reason,

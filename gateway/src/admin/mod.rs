@@ -1,0 +1,179 @@
+//! The operator's port: `/healthz`, `/readyz`, `/metrics` and `/plugins`.
+
+pub mod config;
+mod exposition;
+pub(crate) mod metrics;
+mod report;
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::{Bytes, Incoming}, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use plugin_api::abi::scrape_format;
+use tokio::{net::TcpListener, sync::{Mutex, Semaphore}};
+use tracing::{debug, warn};
+
+use self::{
+    exposition::Format,
+    metrics::Metrics,
+};
+use crate::{config::Secret, loader::State, pipeline::Pipeline};
+
+/// Operators' connections at once.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long `/metrics` waits for a plugin's part.
+const SCRAPE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// An optional plugin that did not load, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Absent {
+    pub name: String,
+    pub error: String,
+}
+
+/// What the operator's port shows.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub token: Option<Secret>,
+    pub metrics: Arc<Metrics>,
+    pub pipeline: Pipeline,
+    pub absent: Vec<Absent>,
+    /// Names of the plugins that readiness asks for.
+    pub required: Vec<String>,
+    pub scraping: Mutex<()>,
+}
+
+impl Admin {
+    /// Serves until it is dropped.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+        let builder = Arc::new(builder);
+        while let Ok(place) = places.clone().acquire_owned().await {
+            let stream = match accept(&listener).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    warn!("the admin port cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let (admin, builder) = (self.clone(), builder.clone());
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let admin = admin.clone();
+                    async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+                });
+                if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+                    debug!("an admin connection ended early: {error}");
+                }
+                drop(place);
+            });
+        }
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        // Alive is alive: a probe needs no token to see that.
+        if path != "/healthz" && !self.is_authorized(request) {
+            return json(StatusCode::UNAUTHORIZED, &report::error("a bearer token is required: admin.token"));
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return json(StatusCode::METHOD_NOT_ALLOWED, &report::error("this port only answers GET"));
+        }
+        match path {
+            "/healthz" => json(StatusCode::OK, &serde_json::json!({ "status": "ok" })),
+            "/readyz" => self.ready(),
+            "/metrics" => self.scrape(request).await,
+            "/plugins" => json(StatusCode::OK, &report::plugins(&self.pipeline, &self.absent)),
+            _ => json(StatusCode::NOT_FOUND, &report::error("there are /healthz, /readyz, /metrics and /plugins")),
+        }
+    }
+
+    fn is_authorized(&self, request: &Request<Incoming>) -> bool {
+        let Some(token) = &self.token else { return true };
+        let given = request.headers().get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+        given.and_then(|given| given.strip_prefix(b"Bearer ")).is_some_and(|given| token.matches(given))
+    }
+
+    fn ready(&self) -> Response<Full<Bytes>> {
+        let (ready, body) = report::readiness(&self.pipeline, &self.required);
+        json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+    }
+
+    async fn scrape(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        let format = Format::of(accept);
+        let _one_at_a_time = self.scraping.lock().await;
+        let own = self.metrics.text();
+        let mut expositions = vec![if format == Format::Text { own } else { exposition::to_open_metrics(&own) }];
+        expositions.extend(self.plugin_expositions(format).await);
+        let (text, repeated) = exposition::join(format, &expositions);
+        if !repeated.is_empty() {
+            warn!(?repeated, "several plugins expose the same metrics; only the first one's are shown");
+        }
+        respond(StatusCode::OK, format.content_type(), text)
+    }
+
+    async fn plugin_expositions(&self, format: Format) -> Vec<String> {
+        let mut scrapes = Vec::new();
+        for exporter in self.pipeline.exporters() {
+            let exporter = exporter.clone();
+            scrapes.push(tokio::spawn(async move {
+                let plugin = &exporter.plugin;
+                if plugin.state() != State::Running {
+                    return None;
+                }
+                let text = scrape_plugin(plugin, format).await;
+                text.inspect_err(|error| warn!(plugin = plugin.name(), "scrape failed: {error}")).ok().flatten()
+            }));
+        }
+        let mut expositions = Vec::new();
+        for scrape in scrapes {
+            expositions.extend(scrape.await.ok().flatten());
+        }
+        expositions
+    }
+}
+
+/// What a plugin has to show, in the format that is wanted: its own OpenMetrics if it writes it, else converted.
+async fn scrape_plugin(
+    plugin: &crate::loader::Plugin,
+    format: Format,
+) -> Result<Option<String>, crate::loader::CallFailed> {
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    if format == Format::OpenMetrics
+        && let Some(bytes) = plugin.scrape(scrape_format::OPEN_METRICS, SCRAPE_DEADLINE).await?
+    {
+        return Ok(Some(text(bytes)));
+    }
+    let plain = plugin.scrape(scrape_format::PROMETHEUS_TEXT, SCRAPE_DEADLINE).await?.map(text);
+    Ok(match format {
+        Format::Text => plain,
+        Format::OpenMetrics => plain.map(|plain| exposition::to_open_metrics(&plain)),
+    })
+}
+
+async fn accept(listener: &TcpListener) -> io::Result<tokio::net::TcpStream> {
+    let (stream, _peer) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn json(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+    respond(status, "application/json", format!("{body:#}\n"))
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}

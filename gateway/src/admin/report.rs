@@ -1,0 +1,104 @@
+//! The admin port's answers in JSON.
+
+use serde_json::{Value, json};
+
+use super::Absent;
+use crate::{
+    loader::State,
+    pipeline::{DropReason, Exporter, Pipeline, RejectReason},
+};
+
+pub(super) fn error(message: &str) -> Value {
+    json!({ "error": message })
+}
+
+/// `GET /plugins`: what each is, what state it is in, and where its records went.
+pub(super) fn plugins(pipeline: &Pipeline, absent: &[Absent]) -> Value {
+    let loaded = pipeline.exporters().iter().map(|exporter| plugin(exporter));
+    let absent = absent.iter().map(|absent| {
+        json!({ "name": absent.name, "state": "not_loaded", "reason": absent.error })
+    });
+    json!({ "plugins": loaded.chain(absent).collect::<Vec<_>>() })
+}
+
+/// `GET /readyz`: whether every required plugin is up, and which one is not.
+pub(super) fn readiness(pipeline: &Pipeline, required: &[String]) -> (bool, Value) {
+    let mut ready = true;
+    let mut plugins = Vec::new();
+    for exporter in pipeline.exporters() {
+        let (state, reason) = state(exporter);
+        let is_up = state == "running";
+        let is_required = required.iter().any(|name| **name == *exporter.name);
+        ready &= is_up || !is_required;
+        plugins.push(json!({
+            "name": &*exporter.name, "required": is_required, "ready": is_up, "state": state, "reason": reason,
+        }));
+    }
+    (ready, json!({ "ready": ready, "plugins": plugins }))
+}
+
+fn plugin(exporter: &Exporter) -> Value {
+    let description = exporter.plugin.description();
+    let facts = exporter.plugin.facts();
+    let (state, reason) = state(exporter);
+    json!({
+        "name": &*exporter.name,
+        "state": state,
+        "reason": reason,
+        "descriptor": {
+            "name": description.name,
+            "version": description.version,
+            "author": description.author,
+            "description": description.description,
+            "license": description.license,
+            "api_version": description.api_version,
+            "content": description.content,
+            "concurrent": description.concurrent,
+        },
+        "file": { "path": facts.path, "size": facts.size, "sha256": facts.sha256 },
+        "settings": {
+            "content": exporter.settings.content,
+            "workers": exporter.settings.workers,
+            "batch": {
+                "max_records": exporter.settings.batch.max_records,
+                "max_bytes": exporter.settings.batch.max_bytes,
+                "max_delay_ms": exporter.settings.batch.max_delay.as_millis() as u64,
+            },
+        },
+        "books": books(exporter),
+        "breaker": exporter.breaker_state(),
+        "last_error": exporter.last_error(),
+    })
+}
+
+fn books(exporter: &Exporter) -> Value {
+    let snapshot = exporter.snapshot();
+    let books = &snapshot.books;
+    let rejected = RejectReason::ALL.map(|reason| (reason.label().to_owned(), books.rejected(reason).into()));
+    let dropped = DropReason::ALL.map(|reason| (reason.label().to_owned(), books.dropped(reason).into()));
+    json!({
+        "accepted": books.accepted,
+        "delivered": books.delivered,
+        "rejected": Value::Object(rejected.into_iter().collect()),
+        "dropped": Value::Object(dropped.into_iter().collect()),
+        "queued": snapshot.queued,
+        "queued_bytes": snapshot.queued_bytes,
+        "in_flight": books.in_flight,
+        "shed": snapshot.shed_bodies,
+        "retries": exporter.observer.all_retries(),
+        "faults": exporter.observer.all_faults(),
+        "balanced": snapshot.is_balanced(),
+    })
+}
+
+fn state(exporter: &Exporter) -> (&'static str, Option<String>) {
+    match exporter.plugin.state() {
+        State::Running => ("running", None),
+        State::Stuck { since, call } => {
+            let seconds = since.elapsed().as_secs();
+            ("stuck", Some(format!("`{}` has not returned for {seconds} s", call.as_str())))
+        }
+        State::Disabled { reason } => ("disabled", Some(reason)),
+        State::Stopped => ("stopped", None),
+    }
+}

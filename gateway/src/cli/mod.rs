@@ -1,0 +1,193 @@
+//! The command line. What a machine reads goes to standard output, what a person reads to standard error.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done; for `run`: stopped as asked |
+//! | 1 | the plugin file was refused (`plugin inspect`) |
+//! | 2 | the command line is wrong |
+//! | 69 | a required plugin could not be loaded |
+//! | 70 | the gateway failed by itself |
+//! | 78 | the configuration is wrong, a port that is taken included |
+
+mod check;
+mod inspect;
+mod logging;
+mod run;
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{self, Loaded, Problem, Source},
+    providers,
+    startup::Failure,
+};
+
+/// A required plugin could not be loaded (EX_UNAVAILABLE).
+pub(crate) const UNAVAILABLE: u8 = 69;
+/// The gateway failed by itself (EX_SOFTWARE).
+pub(crate) const SOFTWARE: u8 = 70;
+/// The configuration is wrong (EX_CONFIG).
+pub(crate) const CONFIG: u8 = 78;
+
+#[derive(Debug, Parser)]
+#[command(name = "magicapi-gateway", version, about = "HTTP gateway for LLM providers, with telemetry plugins")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: ConfigArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve requests (the default).
+    Run(ConfigArgs),
+    /// Check the configuration and load its plugins; open no port.
+    Check {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a configuration to start from, or its schema.
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+    /// Look at plugin files.
+    Plugin {
+        #[command(subcommand)]
+        what: PluginCommand,
+    },
+    /// Print the version.
+    Version {
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// A file with every key, its default and its meaning.
+    Default,
+    /// The JSON Schema of the file.
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginCommand {
+    /// Check a plugin file and show what it is.
+    Inspect {
+        /// The file.
+        file: PathBuf,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Run no code of the file: show only what can be read from it.
+        #[arg(long)]
+        no_load: bool,
+        /// Look at a file that others may write to.
+        #[arg(long)]
+        allow_insecure_plugins: bool,
+    },
+}
+
+#[derive(Debug, Clone, Default, Args)]
+struct ConfigArgs {
+    /// The configuration file; else $MAGICAPI_CONFIG, else ./gateway.toml, else the defaults.
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Where plugins without a folder in their path are; else $MAGICAPI_PLUGIN_DIR, else plugins.directory.
+    #[arg(long, value_name = "DIR")]
+    plugin_dir: Option<PathBuf>,
+    /// Load plugin files that others may write to. Whoever can write such a file runs code in the gateway.
+    #[arg(long)]
+    allow_insecure_plugins: bool,
+    /// How the log is written.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: logging::Format,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let Cli { command, run } = Cli::parse();
+    match command.unwrap_or(Command::Run(run)) {
+        Command::Run(args) => run::run(&args),
+        Command::Check { config, json } => check::check(&config, json),
+        Command::Config { what: ConfigCommand::Default } => print(&config::default_file()),
+        Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", config::schema())),
+        Command::Plugin { what: PluginCommand::Inspect { file, json, no_load, allow_insecure_plugins } } => {
+            inspect::inspect(&file, json, !no_load, allow_insecure_plugins)
+        }
+        Command::Version { json: false } => print(concat!("magicapi-gateway ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Version { json: true } => {
+            let version = serde_json::json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "abi_version": plugin_api::abi::ABI_VERSION,
+            });
+            print(&format!("{version}\n"))
+        }
+    }
+}
+
+/// The environment of this process.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn load(args: &ConfigArgs) -> Loaded {
+    let known_providers: Vec<&str> = providers::built_in().iter().map(|provider| provider.name).collect();
+    let mut loaded = config::load(&Source {
+        path: args.config.clone(),
+        env: &environment,
+        plugin_dir: args.plugin_dir.clone(),
+        known_providers: &known_providers,
+    });
+    if let Some(config) = &mut loaded.config {
+        config.plugins.allow_insecure |= args.allow_insecure_plugins;
+    }
+    loaded
+}
+
+/// Prints to standard output; a reader that has gone away is no error.
+fn print(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// Prints to standard error.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn complain_about(problems: &[Problem]) {
+    for problem in problems {
+        complain(&format!("error: {problem}"));
+    }
+    let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
+    complain(&format!("{count} problem{s} in the configuration"));
+}
+
+/// Prints what kept plugins from loading; the exit code for it.
+fn complain_about_plugins(failures: Vec<Failure>) -> u8 {
+    let mut problems = Vec::new();
+    let mut code = CONFIG;
+    for failure in failures {
+        match failure {
+            Failure::Settings(found) => problems.extend(found),
+            Failure::Load { name, error } => {
+                complain(&format!("error: plugin \"{name}\": {error}"));
+                code = UNAVAILABLE;
+            }
+        }
+    }
+    if !problems.is_empty() {
+        complain_about(&problems);
+        code = CONFIG;
+    }
+    code
+}

@@ -1,0 +1,159 @@
+//! The gateway put together: from a configuration, loaded plugins and open listeners to a running service, and back
+//! to silence without losing a record.
+
+use std::{io, net::TcpListener, sync::Arc};
+
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+use crate::{
+    admin::{Absent, Admin, metrics::Metrics},
+    config::{Config, Secret},
+    pipeline::{Drivers, Pipeline},
+    proxy::{Budget, CaptureSettings, Limits, Proxy, Target, upstream},
+    recorder::{self, Intake, Losses},
+    server::Server,
+    startup::LoadedPlugins,
+};
+
+/// Open listeners, so that tests can bind port 0.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub server: TcpListener,
+    /// For operators.
+    pub admin: TcpListener,
+}
+
+/// Why the gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The operator's: a provider of the configuration cannot be used.
+    #[error(transparent)]
+    Provider(#[from] upstream::TargetError),
+    /// The system's: no thread, no runtime, no listener.
+    #[error("the system refused what the gateway needs to start: {0}")]
+    Io(#[from] io::Error),
+    /// The gateway's: its metrics could not be set up.
+    #[error("the metrics could not be set up: {0}")]
+    Metrics(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Runs until `shutdown`, then finishes requests, drains the exporters and returns.
+///
+/// # Errors
+/// When it cannot start. Nothing that happens to a request or an exporter ends it.
+pub async fn run(
+    config: Config,
+    plugins: LoadedPlugins,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let targets: Vec<Arc<Target>> = upstream::targets(&config.providers)?.into_iter().map(Arc::new).collect();
+    let metrics = Arc::new(Metrics::new().map_err(RunError::Metrics)?);
+    let admin = Arc::new(assemble_admin(&config, plugins, metrics.clone()));
+    let pipeline = admin.pipeline.clone();
+    let drivers = pipeline.start();
+    let (intake, losses, recorder) = start_recorder(&config, &pipeline, &metrics)?;
+    let budget = Budget::new(config.telemetry.capture.max_in_flight_bytes.bytes());
+    let mut server = start_server(&config, &targets, &pipeline, intake, budget.clone())?;
+    metrics.show_gateway(server.open_connections(), budget, losses);
+
+    let listener = listener(listeners.server)?;
+    let admin_listener = self::listener(listeners.admin)?;
+    info!("listening on http://{}", listener.local_addr()?);
+    info!("admin on http://{}", admin_listener.local_addr()?);
+    let admin = tokio::spawn(admin.serve(admin_listener));
+    server.accept(listener, shutdown).await;
+    stop(server, recorder, drivers, &config).await;
+    admin.abort();
+    info!("stopped");
+    Ok(())
+}
+
+/// In the order in which data flows, so that nothing is cut off from what comes after it.
+async fn stop(server: Server, recorder: std::thread::JoinHandle<()>, drivers: Drivers, config: &Config) {
+    info!("stopping: no new requests; those under way have {:?}", config.server.shutdown_grace);
+    server.shutdown().await;
+    if tokio::task::spawn_blocking(move || recorder.join()).await.is_err() {
+        warn!("the recorder ended early");
+    }
+    drivers.shutdown(config.telemetry.drain_timeout).await;
+}
+
+fn assemble_admin(config: &Config, plugins: LoadedPlugins, metrics: Arc<Metrics>) -> Admin {
+    let instruments = metrics.exporter_instruments();
+    let required = plugins.ready.iter().filter(|(_, entry)| entry.required);
+    let required = required.map(|(_, entry)| entry.name.clone()).collect();
+    let exporters = plugins
+        .ready
+        .into_iter()
+        .map(|(plugin, entry)| Pipeline::exporter(plugin, &entry, instruments))
+        .collect();
+    let pipeline = Pipeline::new(exporters);
+    let names = plugins.absent.iter().map(|(name, _)| name.clone()).collect();
+    metrics.show_exporters(pipeline.clone(), names);
+    let absent = plugins.absent.into_iter().map(|(name, error)| Absent { name, error }).collect();
+    let token = config.admin.token.clone().filter(|token: &Secret| !token.is_empty());
+    Admin { token, metrics, pipeline, absent, required, scraping: Mutex::new(()) }
+}
+
+fn start_recorder(
+    config: &Config,
+    pipeline: &Pipeline,
+    metrics: &Metrics,
+) -> io::Result<(Intake, Losses, std::thread::JoinHandle<()>)> {
+    let telemetry = &config.telemetry;
+    let settings = recorder::Settings {
+        service_name: telemetry.service_name.clone(),
+        environment: telemetry.environment.clone(),
+        capture_request: telemetry.capture.request,
+        capture_response: telemetry.capture.response,
+        capture_streamed_data: telemetry.capture.streamed_data,
+        max_body_bytes: telemetry.capture.max_body_bytes.as_usize(),
+    };
+    let (pipeline, requests) = (pipeline.clone(), metrics.request_instruments());
+    let (intake, thread) = recorder::start(settings, move |records| {
+        for record in records {
+            requests.record(record);
+        }
+        pipeline.submit(records);
+    })?;
+    let losses = intake.losses();
+    Ok((intake, losses, thread))
+}
+
+fn start_server(
+    config: &Config,
+    targets: &[Arc<Target>],
+    pipeline: &Pipeline,
+    intake: Intake,
+    budget: Arc<Budget>,
+) -> io::Result<Server> {
+    let limits = Limits {
+        max_request_bytes: config.server.max_request_bytes.bytes(),
+        body_timeout: config.server.body_timeout,
+    };
+    let capture = CaptureSettings {
+        enabled: !pipeline.is_empty(),
+        max_body_bytes: config.telemetry.capture.max_body_bytes.bytes(),
+        budget,
+    };
+    let proxy = || {
+        Proxy::new(targets, &config.proxy.default_provider, limits, capture.clone(), intake.clone())
+    };
+    let proxies = (0..workers(config)).map(|_| proxy()).collect();
+    Server::start(&config.server, proxies)
+}
+
+fn workers(config: &Config) -> usize {
+    match config.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        workers => workers,
+    }
+}
+
+fn listener(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}

@@ -1,0 +1,55 @@
+//! MagicAPI Gateway: an HTTP gateway for LLM providers whose telemetry exporters are plugins loaded at run time.
+//!
+//! Data flows one way: client → [`server`] → [`proxy`] → provider, and of every finished request one hand-over →
+//! [`recorder`] → [`pipeline`] → plugins, through the `loader`.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | one TOML file, checked whole |
+//! | [`server`] | connections, one single-threaded runtime per core |
+//! | [`proxy`] | the request path: bytes in, bytes out |
+//! | [`providers`] | the known providers and their dialects |
+//! | [`recorder`] | one record of every request |
+//! | [`pipeline`] | queue, batch, retry, circuit breaker and books, per exporter |
+//! | [`loader`] | plugin files, checked and loaded; the only unsafe code here |
+//! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/plugins` |
+//! | [`startup`] | loads the plugins of a configuration |
+//! | [`gateway`] | everything put together, run and drained |
+//! | [`cli`] | the command line |
+//!
+//! # Invariants
+//!
+//! 1. The request path never waits for telemetry.
+//! 2. The client sees exactly the provider's bytes.
+//! 3. Every request makes exactly one record.
+//! 4. The books of every exporter balance at every moment.
+//! 5. Everything is bounded.
+//! 6. This crate depends on no plugin and names none.
+
+#[forbid(unsafe_code)]
+pub mod admin;
+#[forbid(unsafe_code)]
+pub mod cli;
+#[forbid(unsafe_code)]
+pub mod config;
+#[forbid(unsafe_code)]
+pub mod gateway;
+#[allow(unsafe_code)]
+pub mod loader;
+#[forbid(unsafe_code)]
+pub mod pipeline;
+#[forbid(unsafe_code)]
+pub mod providers;
+#[forbid(unsafe_code)]
+pub mod proxy;
+#[forbid(unsafe_code)]
+pub mod recorder;
+#[forbid(unsafe_code)]
+pub mod server;
+#[forbid(unsafe_code)]
+pub mod startup;
+
+pub use crate::{
+    gateway::{Listeners, RunError, run},
+    startup::{LoadedPlugins, load_plugins},
+};

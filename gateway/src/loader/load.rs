@@ -1,0 +1,168 @@
+//! The steps of loading, in their order, and the thread and deadline that they run under.
+
+use std::{
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use plugin_api::{Description, abi::ABI_VERSION};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::{
+    calls::Library,
+    door,
+    elf::{self, Door, HostPlatform, Note},
+    error::{LoadError, Stage},
+    file::{self, FileRequest, PluginFile},
+    memfile,
+};
+
+/// What is known of a plugin's file without running it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileFacts {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256 in hexadecimal.
+    pub sha256: String,
+    /// How it hands over its table.
+    pub door: Door,
+    /// Its note, if it has one.
+    pub note: Option<Note>,
+}
+
+/// Looks at a file as closely as possible without running any of its code.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn examine(request: &FileRequest) -> Result<FileFacts, LoadError> {
+    check(request).map(|(_, facts)| facts)
+}
+
+/// Loads a plugin far enough to ask what it is, on a thread of its own. It stays mapped.
+///
+/// # Errors
+/// What is wrong with it, or that it did not answer within `timeout`.
+pub async fn describe(request: FileRequest, timeout: Duration) -> Result<(FileFacts, Description), LoadError> {
+    let path = request.path.clone();
+    let name = file_name(&path);
+    let work = move |progress: &Progress| {
+        let (library, facts) = open(&request, &name, progress)?;
+        progress.enter(Stage::Describe);
+        Ok(((facts, library.describe()?), || ()))
+    };
+    on_thread("describe", path, timeout, work).await
+}
+
+/// Steps 1 to 5, up to the table. The caller is the thread that the plugin will live on.
+pub(super) fn open(
+    request: &FileRequest,
+    name: &str,
+    progress: &Progress,
+) -> Result<(Library, FileFacts), LoadError> {
+    let (file, facts) = check(request)?;
+    if facts.door == Door::C {
+        return Err(LoadError::CDoor { path: request.path.clone() });
+    }
+    let plugin = facts.note.as_ref().map_or_else(|| file_name(&request.path), |note| note.name.clone());
+    progress.enter(Stage::Open);
+    let opened = memfile::open(&file.bytes, &format!("{name}:{}", file_name(&request.path)), &request.path)?;
+    drop(file);
+    progress.enter(Stage::Enter);
+    let table = door::enter(opened, &plugin, &request.path)?;
+    Ok((Library::new(table, request.path.clone()), facts))
+}
+
+/// Steps 1 to 3.
+fn check(request: &FileRequest) -> Result<(PluginFile, FileFacts), LoadError> {
+    let path = &request.path;
+    let file = file::read(request)?;
+    let elf = elf::check(&file.bytes, &HostPlatform::this())
+        .map_err(|source| LoadError::Elf { path: path.clone(), source })?;
+    if let Some(note) = elf.note.as_ref().filter(|note| note.abi_version != ABI_VERSION) {
+        let (plugin, found) = (note.name.clone(), note.abi_version);
+        return Err(LoadError::AbiVersion { path: path.clone(), plugin, found });
+    }
+    let facts = FileFacts {
+        path: path.clone(),
+        size: file.bytes.len() as u64,
+        sha256: file.sha256.clone(),
+        door: elf.door,
+        note: elf.note,
+    };
+    Ok((file, facts))
+}
+
+/// Which step a thread is at, for whoever waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Progress(AtomicU8);
+
+impl Progress {
+    pub(super) fn enter(&self, stage: Stage) {
+        self.0.store(stage as u8, Ordering::Relaxed);
+    }
+
+    fn stage(&self) -> Stage {
+        const STAGES: [Stage; 6] =
+            [Stage::Read, Stage::Open, Stage::Enter, Stage::Describe, Stage::Settings, Stage::Create];
+        STAGES[usize::from(self.0.load(Ordering::Relaxed)).min(STAGES.len() - 1)]
+    }
+}
+
+/// Runs `work` on a thread of its own and waits for its result, for as long as `timeout`. Then the thread goes on with
+/// what `work` returned beside the result, which is where an instance lives.
+///
+/// A thread that takes longer is left to itself. Should it come back after all, its result is dropped, and so is
+/// whatever hangs on it.
+pub(super) async fn on_thread<T: Send + 'static, Next: FnOnce()>(
+    name: &str,
+    path: PathBuf,
+    timeout: Duration,
+    work: impl FnOnce(&Progress) -> Result<(T, Next), LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    let progress = Arc::new(Progress::default());
+    let (sender, receiver) = oneshot::channel();
+    let body = {
+        let (progress, path) = (Arc::clone(&progress), path.clone());
+        move || match work(&progress) {
+            Ok((made, next)) => {
+                if sender.send(Ok(made)).is_err() {
+                    tracing::warn!(path = %path.display(), "the plugin is there after its time was up; it is ended");
+                }
+                next();
+            }
+            // Nobody may wait any more.
+            Err(error) => drop(sender.send(Err(error))),
+        }
+    };
+    let body = move || {
+        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(body)) {
+            tracing::error!("a plugin's thread ended by a bug of the gateway's; please report it");
+            std::mem::forget(payload);
+        }
+    };
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|source| LoadError::Thread { path: path.clone(), source })?;
+    match tokio::time::timeout(timeout, receiver).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(LoadError::Internal { path, stage: progress.stage() }),
+        Err(_) => {
+            let held_by = memfile::opening().filter(|other| *other != path);
+            Err(LoadError::TimedOut { path, stage: progress.stage(), after: timeout, held_by })
+        }
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| "plugin".to_owned(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,127 @@
+//! From a finished record to a delivered batch: one bounded queue per exporter, batching, retry, circuit breaking and
+//! books that balance.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `queue`, `books`, `item` | what waits, and where every record went |
+//! | `driver` | takes batches and sees each through to its end |
+//! | `judge`, `breaker`, `backoff`, `rate` | the decisions, as pure functions and state machines |
+//! | `exporter`, `settings` | one exporter put together |
+//! | `observer`, `notice` | what is measured, and what is logged |
+
+mod backoff;
+mod books;
+mod breaker;
+pub mod config;
+mod driver;
+mod exporter;
+mod item;
+mod judge;
+mod notice;
+mod observer;
+mod queue;
+mod rate;
+mod settings;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+pub(crate) use self::{
+    books::{DropReason, RejectReason, Snapshot},
+    breaker::BreakerState,
+    exporter::Exporter,
+    observer::Instruments,
+};
+use crate::{loader::Plugin, recorder::Record};
+
+/// All exporters. Records go in by [`Pipeline::submit`]; nothing ever comes back to the request.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Pipeline {
+    exporters: Arc<[Arc<Exporter>]>,
+}
+
+impl Pipeline {
+    pub(crate) fn new(exporters: Vec<Arc<Exporter>>) -> Self {
+        Self { exporters: exporters.into() }
+    }
+
+    /// Puts an exporter together from a loaded plugin and its entry in the configuration.
+    pub(crate) fn exporter(plugin: Plugin, entry: &config::Plugin, instruments: &Instruments) -> Arc<Exporter> {
+        Arc::new(settings::exporter(plugin, entry, instruments))
+    }
+
+    pub(crate) fn exporters(&self) -> &[Arc<Exporter>] {
+        &self.exporters
+    }
+
+    /// Whether any exporter wants records at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.exporters.is_empty()
+    }
+
+    /// Hands records to every exporter. Never waits.
+    pub(crate) fn submit(&self, records: &[Arc<Record>]) {
+        for exporter in self.exporters.iter() {
+            exporter.submit(records);
+        }
+    }
+
+    /// Starts the drivers on the current runtime.
+    pub(crate) fn start(&self) -> Drivers {
+        let mut tasks = JoinSet::new();
+        for exporter in self.exporters.iter() {
+            for worker in 0..exporter.settings.workers {
+                tasks.spawn(driver::drive(exporter.clone(), worker));
+            }
+        }
+        Drivers { pipeline: self.clone(), tasks }
+    }
+}
+
+/// The running drivers.
+#[derive(Debug)]
+pub(crate) struct Drivers {
+    pipeline: Pipeline,
+    tasks: JoinSet<()>,
+}
+
+impl Drivers {
+    /// Delivers what is queued, as far as `timeout` allows; accounts for the rest, and ends the plugins.
+    pub(crate) async fn shutdown(mut self, timeout: Duration) {
+        let deadline = tokio::time::Instant::now() + timeout;
+        for exporter in self.pipeline.exporters() {
+            exporter.queue.close();
+        }
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout_at(deadline, drained).await;
+        self.tasks.shutdown().await;
+        let mut ends = JoinSet::new();
+        for exporter in self.pipeline.exporters() {
+            ends.spawn(end(exporter.clone(), deadline));
+        }
+        while ends.join_next().await.is_some() {}
+    }
+}
+
+async fn end(exporter: Arc<Exporter>, deadline: tokio::time::Instant) {
+    let left = exporter.queue.abandon(DropReason::Shutdown);
+    // A second for goodbye even when draining took all the time.
+    let grace = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_secs(1));
+    if let Err(error) = exporter.plugin.flush(grace).await {
+        warn!(plugin = &*exporter.name, "flush failed: {error}");
+    }
+    if let Err(error) = exporter.plugin.stop(grace).await {
+        warn!(plugin = &*exporter.name, "not ended cleanly: {error}");
+    }
+    let Snapshot { books, .. } = exporter.snapshot();
+    let (accepted, delivered) = (books.accepted, books.delivered);
+    let (rejected, dropped) = (books.all_rejected(), books.all_dropped());
+    let plugin = &*exporter.name;
+    if left == 0 {
+        info!(plugin, accepted, delivered, rejected, dropped, "exporter stopped");
+    } else {
+        warn!(plugin, accepted, delivered, rejected, dropped, left, "exporter stopped with records undelivered");
+    }
+}

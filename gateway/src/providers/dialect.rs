@@ -1,0 +1,173 @@
+//! A dialect: how one family of providers writes its requests, answers, streams, usage and errors.
+
+use std::{borrow::Cow, fmt};
+
+use super::{groq::Groq, openai::OpenAi, xai::Xai};
+use crate::recorder::{
+    fold::{Fold, Verbatim},
+    fold_chunks::Chunks,
+    fold_responses::Response,
+    json::{self, Fields},
+    usage::Usage,
+};
+
+pub(super) const OPENAI: Dialect = Dialect(&OpenAi);
+pub(super) const GROQ: Dialect = Dialect(&Groq);
+pub(super) const XAI: Dialect = Dialect(&Xai);
+
+/// Every dialect there is.
+static DIALECTS: [Dialect; 3] = [OPENAI, GROQ, XAI];
+
+/// The dialect that a provider's `kind` in the configuration names.
+#[must_use]
+pub fn by_kind(kind: &str) -> Option<Dialect> {
+    DIALECTS.iter().copied().find(|dialect| dialect.kind() == kind)
+}
+
+/// The kinds there are.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    DIALECTS.iter().map(|dialect| dialect.kind())
+}
+
+/// A handle to a dialect.
+#[derive(Clone, Copy)]
+pub struct Dialect(&'static dyn Grammar);
+
+impl Dialect {
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        self.0.kind()
+    }
+
+    /// Which API a path belongs to.
+    #[must_use]
+    pub fn api(self, path: &str) -> Api {
+        self.0.api(path)
+    }
+
+    /// What there is to ask about an answer.
+    pub(crate) fn grammar(self) -> &'static dyn Grammar {
+        self.0
+    }
+}
+
+/// OpenAI's, which nearly everybody speaks.
+impl Default for Dialect {
+    fn default() -> Self {
+        OPENAI
+    }
+}
+
+impl fmt::Debug for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dialect({})", self.kind())
+    }
+}
+
+impl PartialEq for Dialect {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind() == other.kind()
+    }
+}
+
+impl Eq for Dialect {}
+
+/// The APIs whose answers are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// `/v1/chat/completions`
+    ChatCompletions,
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/embeddings`
+    Embeddings,
+    /// `/v1/responses`
+    Responses,
+    /// Speech and images: they report usage, and have no text to fold.
+    Media,
+    /// Anything else: models, files, batches, a stored answer. No usage is read there, since what stands in a stored
+    /// answer was counted when it was made.
+    Unknown,
+}
+
+/// The reading of a provider's bodies. The defaults are OpenAI's ways; a dialect says where it differs.
+pub(crate) trait Grammar: Send + Sync {
+    /// The dialect's name in the configuration.
+    fn kind(&self) -> &'static str;
+
+    /// Which API a path belongs to.
+    fn api(&self, path: &str) -> Api {
+        let path = path.trim_end_matches('/');
+        PATHS.iter().find(|(end, _)| path.ends_with(end)).map_or(Api::Unknown, |(_, api)| *api)
+    }
+
+    /// A fold for a stream of server-sent events of that API.
+    fn fold<'e>(&self, api: Api) -> Box<dyn Fold<'e> + 'e> {
+        match api {
+            Api::ChatCompletions | Api::Completions => Box::<Chunks<'e>>::default(),
+            Api::Responses => Box::<Response<'e>>::default(),
+            Api::Embeddings | Api::Media | Api::Unknown => Box::<Verbatim<'e>>::default(),
+        }
+    }
+
+    /// The model that answered. `answer` is a plain answer's fields or a folded stream's, here and below.
+    fn model<'a>(&self, answer: &'a Fields<'_>) -> Option<Cow<'a, str>> {
+        answer.text("model")
+    }
+
+    /// Token counts.
+    fn usage(&self, answer: &Fields<'_>) -> Option<Usage> {
+        Usage::of(answer)
+    }
+
+    /// The provider's id of the request, where the answer itself carries it.
+    fn request_id<'a>(&self, _answer: &'a Fields<'_>) -> Option<Cow<'a, str>> {
+        None
+    }
+
+    /// The provider's error, when the answer says that it is one.
+    fn error(&self, answer: &Fields<'_>) -> Option<ProviderError> {
+        let error = answer.get("error")?;
+        let inner = Fields::read(error).0;
+        // `{"error": "text", "code": "…"}` has the name beside the error, not inside.
+        Some(ProviderError::of(&inner).or(ProviderError::of(answer)))
+    }
+}
+
+/// The ends of paths, longest first where one ends in another.
+const PATHS: &[(&str, Api)] = &[
+    ("/chat/completions", Api::ChatCompletions),
+    ("/completions", Api::Completions),
+    ("/embeddings", Api::Embeddings),
+    ("/responses", Api::Responses),
+    ("/audio/transcriptions", Api::Media),
+    ("/audio/translations", Api::Media),
+    ("/audio/speech", Api::Media),
+    ("/images/generations", Api::Media),
+    ("/images/edits", Api::Media),
+    ("/images/variations", Api::Media),
+];
+
+/// What a provider calls its error.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct ProviderError {
+    /// Its type, else its code; `None` when it has neither.
+    pub(crate) kind: Option<String>,
+}
+
+impl ProviderError {
+    /// The name of the error that these fields are. Names like `error` say nothing that is not known.
+    pub(crate) fn of(fields: &Fields<'_>) -> Self {
+        let name = |field: &str| match fields.text(field) {
+            Some(text) if text.is_empty() || text == "error" => None,
+            Some(text) => Some(text.into_owned()),
+            None => fields.get(field).and_then(json::count).map(|code| code.to_string()),
+        };
+        Self { kind: name("type").or_else(|| name("code")) }
+    }
+
+    fn or(self, other: Self) -> Self {
+        if self.kind.is_some() { self } else { other }
+    }
+}

@@ -1,0 +1,259 @@
+//! Bodies on their way through: bytes pass untouched, a copy is kept.
+
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use plugin_api::EndReason;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{error::GatewayError, flight::{Flight, RequestTap}};
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A request's body as the provider gets it.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// Read before it is sent on: headers and body leave together.
+    Whole(Option<Bytes>),
+    /// Too large or of unknown length: sent on as it comes.
+    Streamed(Box<Tapped>),
+}
+
+impl RequestBody {
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self::Whole((!bytes.is_empty()).then_some(bytes))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed(tapped) => Pin::new(tapped).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Streamed(tapped) => tapped.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Streamed(tapped) => tapped.inner.size_hint(),
+        }
+    }
+}
+
+/// A request's body that is copied, counted and timed while it streams to the provider.
+#[derive(Debug)]
+pub(crate) struct Tapped {
+    inner: Incoming,
+    tap: RequestTap,
+    /// What went wrong on the client's side, for the handler to answer with.
+    fault: Fault,
+    started: std::time::Instant,
+    limit: u64,
+    idle: Idle,
+}
+
+/// Set once, by the body, when the client is at fault.
+pub(super) type Fault = Arc<Mutex<Option<GatewayError>>>;
+
+impl Tapped {
+    pub(super) fn new(inner: Incoming, flight: &Flight, limit: u64, timeout: Duration) -> (Self, Fault) {
+        let fault = Fault::default();
+        let tapped = Self {
+            inner,
+            tap: flight.request.clone(),
+            fault: fault.clone(),
+            started: flight.started,
+            limit,
+            idle: Idle::new(timeout),
+        };
+        (tapped, fault)
+    }
+
+    fn fail(&self, error: GatewayError) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        Poll::Ready(Some(Err(error.into())))
+    }
+
+    fn pass(&self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(bytes) = frame.data_ref() {
+            let mut tap = self.tap.lock().unwrap_or_else(PoisonError::into_inner);
+            tap.push(bytes, self.started.elapsed());
+            if tap.size() > self.limit {
+                drop(tap);
+                return self.fail(GatewayError::RequestTooLarge { limit: self.limit });
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+impl Body for Tapped {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.idle.progress();
+                this.pass(frame)
+            }
+            Poll::Ready(Some(Err(_))) => this.fail(GatewayError::RequestBroken),
+            Poll::Ready(None) => {
+                this.tap.lock().unwrap_or_else(PoisonError::into_inner).complete();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(this.idle.poll(cx));
+                this.fail(GatewayError::RequestTimeout(this.idle.timeout))
+            }
+        }
+    }
+}
+
+/// An answer's body as the client gets it.
+#[derive(Debug)]
+pub(crate) enum ResponseBody {
+    /// The gateway's own answer.
+    Own(Option<Bytes>),
+    /// The provider's.
+    Observed(Box<Observed>),
+}
+
+impl From<Bytes> for ResponseBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Own(Some(bytes))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Observed(observed) => Pin::new(observed).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Observed(observed) => observed.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Observed(observed) => observed.inner.size_hint(),
+        }
+    }
+}
+
+/// The provider's answer: frames pass through untouched. Its end, an error or its being dropped ends the flight.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    inner: Incoming,
+    flight: Flight,
+    idle: Idle,
+}
+
+impl Observed {
+    pub(super) fn new(inner: Incoming, flight: Flight, idle: Duration) -> Self {
+        Self { inner, flight, idle: Idle::new(idle) }
+    }
+}
+
+impl Body for Observed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(bytes) = frame.data_ref() {
+                    this.flight.response.push(bytes, this.flight.started.elapsed());
+                }
+                this.idle.progress();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.flight.broke(EndReason::ProviderError, "upstream_broken");
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                this.flight.completed();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(this.idle.poll(cx));
+                this.flight.broke(EndReason::Timeout, "upstream_idle_timeout");
+                Poll::Ready(Some(Err("the provider sent nothing for too long".into())))
+            }
+        }
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        // A body of known length is not asked again after its last byte.
+        if self.flight.end == EndReason::ClientDisconnect && self.inner.is_end_stream() {
+            self.flight.completed();
+        }
+    }
+}
+
+/// A limit on the time between two pieces, measured only while the body is waited for: a slow reader is no silence.
+///
+/// The timer is set once and moved only when it fires, not for every piece.
+#[derive(Debug)]
+struct Idle {
+    timeout: Duration,
+    waiting_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    fn new(timeout: Duration) -> Self {
+        Self { timeout, waiting_since: None, timer: None }
+    }
+
+    fn progress(&mut self) {
+        self.waiting_since = None;
+    }
+
+    /// Ready when nothing came for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = *self.waiting_since.get_or_insert_with(Instant::now) + self.timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+}

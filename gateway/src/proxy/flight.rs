@@ -1,0 +1,140 @@
+//! One request under way. Dropping it, at whatever point, hands it over to the recorder: exactly one record for every
+//! request, by construction.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Instant, SystemTime},
+};
+
+use http::{HeaderMap, Method, Request};
+use plugin_api::EndReason;
+use uuid::Uuid;
+
+use super::{
+    capture::{Capture, CaptureSettings},
+    error::GatewayError,
+    headers, trace,
+};
+use crate::{
+    providers::Dialect,
+    recorder::{Exchange, Identity, Intake, Times, Trace},
+};
+
+/// The request's copy, shared with the body that streams to the provider.
+pub(super) type RequestTap = Arc<Mutex<Capture>>;
+
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub id: Uuid,
+    pub started: Instant,
+    pub request: RequestTap,
+    pub response: Capture,
+    pub times: Times,
+    pub provider: Option<Arc<str>>,
+    pub dialect: Dialect,
+    /// Until something else is known, the client has gone away: that is what it means when a flight is dropped
+    /// half-way.
+    pub end: EndReason,
+    wall: SystemTime,
+    identity: Identity,
+    trace: Trace,
+    method: Method,
+    path: String,
+    response_complete: bool,
+    status_code: Option<u16>,
+    provider_status_code: Option<u16>,
+    provider_request_id: Option<String>,
+    error: Option<&'static str>,
+    intake: Intake,
+}
+
+impl Flight {
+    /// Starts the clock, and takes the telemetry headers off the request.
+    pub(super) fn start<B>(request: &mut Request<B>, capture: &CaptureSettings, intake: &Intake) -> Self {
+        let (started, wall) = (Instant::now(), SystemTime::now());
+        let trace = trace::join(request.headers_mut());
+        let identity = headers::take_identity(request.headers_mut());
+        let mut copy = Capture::new(capture);
+        copy.describe(request.headers());
+        Self {
+            id: Uuid::now_v7(),
+            started,
+            request: Arc::new(Mutex::new(copy)),
+            response: Capture::new(capture),
+            times: Times::default(),
+            provider: None,
+            dialect: Dialect::default(),
+            end: EndReason::ClientDisconnect,
+            wall,
+            identity,
+            trace,
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            response_complete: false,
+            status_code: None,
+            provider_status_code: None,
+            provider_request_id: None,
+            error: None,
+            intake: intake.clone(),
+        }
+    }
+
+    /// The gateway answers itself, with a body of that size.
+    pub(super) fn failed(&mut self, error: &GatewayError, body: usize) {
+        self.end = error.end_reason();
+        self.error = Some(error.code());
+        self.status_code = Some(error.status().as_u16());
+        self.response.count(body);
+    }
+
+    pub(super) fn provider_answered(&mut self, status: u16, headers: &HeaderMap, id_headers: &[&'static str]) {
+        self.times.provider_headers = Some(self.started.elapsed());
+        self.provider_status_code = Some(status);
+        self.status_code = Some(status);
+        self.provider_request_id = id_headers
+            .iter()
+            .find_map(|name| headers.get(*name))
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        self.response.describe(headers);
+    }
+
+    /// The answer passed to its last byte.
+    pub(super) fn completed(&mut self) {
+        self.end = EndReason::Complete;
+        self.response_complete = true;
+    }
+
+    pub(super) fn broke(&mut self, end: EndReason, error: &'static str) {
+        self.end = end;
+        self.error = Some(error);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.times.total = self.started.elapsed();
+        let (request, held) = self.request.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (mut response, also_held) = self.response.take();
+        response.complete = self.response_complete;
+        let exchange = Exchange {
+            id: self.id,
+            started: self.wall,
+            identity: mem::take(&mut self.identity),
+            trace: self.trace,
+            provider: self.provider.take(),
+            dialect: self.dialect,
+            method: mem::take(&mut self.method),
+            path: mem::take(&mut self.path),
+            times: self.times,
+            request,
+            response,
+            status_code: self.status_code,
+            provider_status_code: self.provider_status_code,
+            provider_request_id: self.provider_request_id.take(),
+            end: self.end.clone(),
+            error: self.error,
+        };
+        self.intake.hand_over(exchange, [held, also_held]);
+    }
+}

@@ -1,0 +1,141 @@
+//! Headers on their way through: what is taken off, what is read, what is put on.
+
+use http::{
+    HeaderMap,
+    header::{self, HeaderName, HeaderValue},
+};
+
+use crate::recorder::Identity;
+
+pub(super) const X_PROVIDER: HeaderName = HeaderName::from_static("x-provider");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Takes off what concerns one connection only, see RFC 9110, section 7.6.1.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Takes the telemetry headers off and reads them.
+pub(super) fn take_identity(headers: &mut HeaderMap) -> Identity {
+    let mut take = |name: &'static str| take_text(headers, &HeaderName::from_static(name));
+    let british = take("x-organisation-id");
+    let american = take("x-organization-id");
+    Identity {
+        thread_id: take("x-thread-id"),
+        org_id: british.or(american),
+        user_id: take("x-user-id"),
+        project_id: take("x-project-id"),
+        project_name: take("x-project-name"),
+        experiment_id: take("x-experiment-id"),
+        client_request_id: take("x-request-id"),
+    }
+}
+
+/// Takes a header off; its text, if it is text and not blank.
+pub(super) fn take_text(headers: &mut HeaderMap, name: &HeaderName) -> Option<String> {
+    let value = headers.remove(name)?;
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// The client's own credentials go first; the configured ones fill in.
+pub(super) fn authorize(headers: &mut HeaderMap, credentials: Option<&HeaderValue>) {
+    if let Some(credentials) = credentials
+        && !headers.contains_key(header::AUTHORIZATION)
+    {
+        headers.insert(header::AUTHORIZATION, credentials.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
+        headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn what_concerns_one_connection_only_is_taken_off() {
+        let mut headers = map(&[
+            ("connection", "close, X-Private"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("proxy-authorization", "Basic x"),
+            ("content-type", "application/json"),
+            ("x-custom", "2"),
+        ]);
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("content-type", "application/json"), ("x-custom", "2")]));
+    }
+
+    #[test]
+    fn telemetry_headers_are_read_and_taken_off() {
+        let mut headers = map(&[
+            ("x-organization-id", "us"),
+            ("x-user-id", "  user_456 "),
+            ("x-project-id", ""),
+            ("x-thread-id", "thread_29"),
+            ("authorization", "Bearer x"),
+        ]);
+        let identity = take_identity(&mut headers);
+        assert_eq!(identity.org_id.as_deref(), Some("us"));
+        assert_eq!(identity.user_id.as_deref(), Some("user_456"));
+        assert_eq!(identity.project_id, None);
+        assert_eq!(identity.thread_id.as_deref(), Some("thread_29"));
+        assert_eq!(headers, map(&[("authorization", "Bearer x")]));
+    }
+
+    #[test]
+    fn both_spellings_of_organisation_are_understood_and_the_guides_goes_first() {
+        let mut headers = map(&[("x-organization-id", "american"), ("x-organisation-id", "british")]);
+        assert_eq!(take_identity(&mut headers).org_id.as_deref(), Some("british"));
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn configured_credentials_only_fill_in() {
+        let ours = HeaderValue::from_static("Bearer ours");
+        let mut headers = map(&[("authorization", "Bearer theirs")]);
+        authorize(&mut headers, Some(&ours));
+        assert_eq!(headers["authorization"], "Bearer theirs");
+        let mut headers = HeaderMap::new();
+        authorize(&mut headers, Some(&ours));
+        assert_eq!(headers["authorization"], "Bearer ours");
+        authorize(&mut headers, None);
+        assert_eq!(headers.len(), 1);
+    }
+}

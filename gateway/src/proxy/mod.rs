@@ -1,0 +1,243 @@
+//! The request path: route, pass on, pass back. It never waits for telemetry, and it touches bytes, not JSON.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `flight` | one request under way; its end makes the record |
+//! | `body`, `capture` | bytes pass untouched, a bounded copy is kept |
+//! | `headers`, `trace` | what is taken off, read and put on |
+//! | `upstream`, `tls` | providers and their connections |
+//! | `error` | the gateway's own answers |
+
+mod body;
+mod capture;
+pub mod config;
+mod error;
+mod flight;
+mod headers;
+pub mod tls;
+mod trace;
+pub mod upstream;
+
+use std::{collections::HashMap, sync::{Arc, PoisonError}, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, Request, Response, Version, header, uri::PathAndQuery};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tracing::debug;
+
+pub(crate) use self::{
+    body::ResponseBody,
+    capture::{Budget, CaptureSettings},
+    upstream::{Target, Upstream},
+};
+use self::{
+    body::{Fault, Observed, RequestBody, Tapped},
+    capture::Reservation,
+    error::GatewayError,
+    flight::Flight,
+};
+use crate::recorder::Intake;
+
+/// The shares of the capture budget that a finished request holds until it is recorded.
+pub(crate) type Reservations = [Reservation; 2];
+
+/// Bodies up to this size are read before they are sent on, so that headers and body leave in one piece.
+const READ_AHEAD: u64 = 64 * 1024;
+
+/// What handles the requests of one worker.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    upstreams: HashMap<Arc<str>, Upstream>,
+    default_provider: Arc<str>,
+    limits: Limits,
+    capture: CaptureSettings,
+    intake: Intake,
+}
+
+/// Limits on what clients send.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub max_request_bytes: u64,
+    pub body_timeout: Duration,
+}
+
+impl Proxy {
+    pub(crate) fn new(
+        targets: &[Arc<Target>],
+        default_provider: &str,
+        limits: Limits,
+        capture: CaptureSettings,
+        intake: Intake,
+    ) -> Self {
+        let upstreams =
+            targets.iter().map(|target| (target.name.clone(), Upstream::new(target.clone()))).collect();
+        Self { upstreams, default_provider: default_provider.into(), limits, capture, intake }
+    }
+
+    /// From now on a request that breaks off was cut by the gateway.
+    pub(crate) fn abort(&self) {
+        self.intake.abort();
+    }
+
+    /// Answers one request. Whatever happens, the request makes exactly one record.
+    pub(crate) async fn handle(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
+        let mut flight = Flight::start(&mut request, &self.capture, &self.intake);
+        let id = flight.id;
+        let mut response = match self.forward(request, &mut flight).await {
+            Ok((response, idle)) => {
+                response.map(|body| ResponseBody::Observed(Box::new(Observed::new(body, flight, idle))))
+            }
+            Err(error) => {
+                let body = error.body();
+                flight.failed(&error, body.len());
+                error.response(body)
+            }
+        };
+        response.headers_mut().entry(headers::X_REQUEST_ID).or_insert_with(|| {
+            HeaderValue::try_from(id.as_hyphenated().to_string()).unwrap_or(HeaderValue::from_static(""))
+        });
+        response
+    }
+
+    /// The provider's answer, and how long its body may be silent.
+    async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        flight: &mut Flight,
+    ) -> Result<(Response<Incoming>, Duration), GatewayError> {
+        let upstream = self.route(&mut request)?;
+        let target = &upstream.target;
+        flight.provider = Some(target.name.clone());
+        flight.dialect = target.dialect;
+        let (request, fault) = self.prepare(request, upstream, flight).await?;
+        flight.times.sent = Some(flight.started.elapsed());
+        let answer = tokio::time::timeout(target.timeout.first_byte, upstream.client.request(request)).await;
+        let mut response = match answer {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(fault.error().unwrap_or_else(|| failure(target, &error))),
+            Err(_) => {
+                let after = target.timeout.first_byte;
+                return Err(GatewayError::UpstreamTimeout { provider: target.name.to_string(), after });
+            }
+        };
+        flight.provider_answered(response.status().as_u16(), response.headers(), target.request_id_headers);
+        headers::remove_hop_by_hop(response.headers_mut());
+        *response.version_mut() = Version::HTTP_11;
+        Ok((response, target.timeout.idle))
+    }
+
+    /// Where the request goes.
+    fn route(&self, request: &mut Request<Incoming>) -> Result<&Upstream, GatewayError> {
+        let path = request.uri().path();
+        if !path.starts_with("/v1/") {
+            return Err(GatewayError::NotFound { path: path.to_owned() });
+        }
+        let named = headers::take_text(request.headers_mut(), &headers::X_PROVIDER);
+        let name = named.as_deref().unwrap_or(&self.default_provider);
+        self.upstreams.get(name).or_else(|| self.upstreams.get(&*name.to_ascii_lowercase())).ok_or_else(|| {
+            let mut known: Vec<&str> = self.upstreams.keys().map(|name| &**name).collect();
+            known.sort_unstable();
+            GatewayError::UnknownProvider { name: name.to_owned(), known: known.join(", ") }
+        })
+    }
+
+    /// The request as the provider gets it: headers edited in place, the body as the bytes that come.
+    async fn prepare(
+        &self,
+        request: Request<Incoming>,
+        upstream: &Upstream,
+        flight: &mut Flight,
+    ) -> Result<(Request<RequestBody>, ClientFault), GatewayError> {
+        let (mut parts, body) = request.into_parts();
+        let fallback = PathAndQuery::from_static("/");
+        let path = parts.uri.path_and_query().unwrap_or(&fallback);
+        parts.uri = upstream.uri(path).map_err(|error| {
+            debug!("no address for {path}: {error}");
+            GatewayError::NotFound { path: path.to_string() }
+        })?;
+        parts.version = Version::HTTP_11;
+        headers::remove_hop_by_hop(&mut parts.headers);
+        parts.headers.remove(header::HOST);
+        headers::authorize(&mut parts.headers, upstream.authorization());
+        let (body, fault) = self.body(body, &parts.method, flight).await?;
+        Ok((Request::from_parts(parts, body), fault))
+    }
+
+    async fn body(
+        &self,
+        body: Incoming,
+        method: &Method,
+        flight: &mut Flight,
+    ) -> Result<(RequestBody, ClientFault), GatewayError> {
+        let Limits { max_request_bytes: limit, body_timeout } = self.limits;
+        match body.size_hint().exact() {
+            Some(length) if length > limit => Err(GatewayError::RequestTooLarge { limit }),
+            Some(0) => Ok((RequestBody::Whole(None), ClientFault(None))),
+            Some(length) if length <= READ_AHEAD => {
+                let bytes = tokio::time::timeout(body_timeout, read(body))
+                    .await
+                    .map_err(|_| GatewayError::RequestTimeout(body_timeout))??;
+                let mut tap = flight.request.lock().unwrap_or_else(PoisonError::into_inner);
+                tap.push(&bytes, flight.started.elapsed());
+                tap.complete();
+                Ok((RequestBody::whole(bytes), ClientFault(None)))
+            }
+            _ => {
+                debug!(%method, "streaming a request body of unknown or large size");
+                let (tapped, fault) = Tapped::new(body, flight, limit, body_timeout);
+                Ok((RequestBody::Streamed(Box::new(tapped)), ClientFault(Some(fault))))
+            }
+        }
+    }
+}
+
+/// The client's fault, if a streamed body found one.
+struct ClientFault(Option<Fault>);
+
+impl ClientFault {
+    fn error(&self) -> Option<GatewayError> {
+        self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Reads a body that is known to be small; one frame, as is usual, is not copied.
+async fn read(mut body: Incoming) -> Result<Bytes, GatewayError> {
+    let mut first = Bytes::new();
+    let mut joined = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(bytes) = frame.map_err(|_| GatewayError::RequestBroken)?.into_data() else { continue };
+        if first.is_empty() {
+            first = bytes;
+        } else {
+            if joined.is_empty() {
+                joined.extend_from_slice(&first);
+            }
+            joined.extend_from_slice(&bytes);
+        }
+    }
+    Ok(if joined.is_empty() { first } else { joined.freeze() })
+}
+
+/// The cause goes to the log; the client learns what kind of failure it was.
+fn failure(target: &Target, error: &hyper_util::client::legacy::Error) -> GatewayError {
+    let provider = target.name.to_string();
+    let cause = causes(error);
+    tracing::warn!(provider, "no answer from the provider: {cause}");
+    if error.is_connect() {
+        GatewayError::ConnectFailed { provider }
+    } else {
+        GatewayError::UpstreamBroken { provider }
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

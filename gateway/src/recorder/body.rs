@@ -1,0 +1,333 @@
+//! Captured bytes, made readable: content codings taken off (of the copy; the client's bytes stay as they are), the JSON
+//! checked, what is not JSON described.
+
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+    mem,
+    time::Duration,
+};
+
+use brotli::DecompressorWriter;
+use bytes::Bytes;
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use http::HeaderValue;
+use plugin_api::BodyDescription;
+use sha2::{Digest, Sha256};
+
+use super::{
+    exchange::{Captured, Kept, Piece},
+    json::{self, Fields},
+};
+
+/// A decoded body may be this many times as large as `capture.max_body_bytes`, which bounds what passed on the wire. JSON
+/// and event streams shrink to a fourth to a tenth; what grows by more is shed, however small it came.
+pub(crate) const DECODED_FACTOR: usize = 8;
+
+/// A captured body, readable.
+#[derive(Debug)]
+pub(crate) struct Opened<'a> {
+    pieces: Pieces<'a>,
+    /// The last bytes of a body of which only the ends were kept.
+    tail: &'a [u8],
+    /// Every byte is there, as far as the body passed.
+    whole: bool,
+}
+
+#[derive(Debug)]
+enum Pieces<'a> {
+    Raw(&'a [Piece]),
+    Decoded(Decoded),
+}
+
+/// Decoded bytes, and where in them each piece ends.
+#[derive(Debug, Default)]
+struct Decoded {
+    bytes: Vec<u8>,
+    ends: Vec<(usize, Duration)>,
+}
+
+/// What becomes of a body in the record.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// There is none, or it is not wanted.
+    #[default]
+    Nothing,
+    /// One line of JSON.
+    Json(Bytes),
+    /// Not JSON: described.
+    Described(BodyDescription<'static>),
+    /// Too large.
+    Shed,
+}
+
+impl Body {
+    /// This, when it is wanted.
+    pub(crate) fn when(self, wanted: bool) -> Self {
+        if wanted { self } else { Self::Nothing }
+    }
+}
+
+/// Opens a captured body; `None` when nothing was kept, or it cannot be decoded. `limit` bounds the decoded bytes.
+pub(crate) fn open(captured: &Captured, limit: usize) -> Option<Opened<'_>> {
+    let (pieces, tail, whole) = match &captured.kept {
+        Kept::Nothing => return None,
+        Kept::Whole(pieces) => (pieces.as_slice(), [].as_slice(), true),
+        Kept::Ends { head, tail } => (head.as_slice(), tail.as_ref(), false),
+    };
+    let Some(coding) = coding(captured.content_encoding.as_ref()) else {
+        return Some(Opened { pieces: Pieces::Raw(pieces), tail, whole });
+    };
+    let (decoded, fits) = decode(&coding, pieces, limit)?;
+    // A tail cannot be decoded by itself.
+    Some(Opened { pieces: Pieces::Decoded(decoded), tail: &[], whole: whole && fits })
+}
+
+impl<'a> Opened<'a> {
+    /// Whether every byte is there that passed.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// The last bytes of a body that is not whole.
+    pub(crate) fn tail(&self) -> &'a [u8] {
+        self.tail
+    }
+
+    /// The bytes from the start, in pieces, with the times at which these passed.
+    pub(crate) fn pieces(&self) -> Box<dyn Iterator<Item = (&[u8], Duration)> + '_> {
+        match &self.pieces {
+            Pieces::Raw(pieces) => Box::new(pieces.iter().map(|piece| (piece.bytes.as_ref(), piece.at))),
+            Pieces::Decoded(decoded) => {
+                let mut start = 0;
+                Box::new(decoded.ends.iter().map(move |(end, at)| {
+                    (&decoded.bytes[mem::replace(&mut start, *end)..*end], *at)
+                }))
+            }
+        }
+    }
+
+    /// The bytes from the start, in one.
+    pub(crate) fn contiguous(&self) -> Cow<'_, [u8]> {
+        match &self.pieces {
+            Pieces::Raw([piece]) => Cow::Borrowed(&piece.bytes),
+            Pieces::Raw(pieces) => {
+                let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| piece.bytes.len()).sum());
+                pieces.iter().for_each(|piece| bytes.extend_from_slice(&piece.bytes));
+                Cow::Owned(bytes)
+            }
+            Pieces::Decoded(decoded) => Cow::Borrowed(&decoded.bytes),
+        }
+    }
+}
+
+/// The fields of a body that is a JSON object, as far as they can be read, and what becomes of the body.
+///
+/// The body is copied into its own allocation: a slice of the connection's read buffer would keep all of that buffer
+/// for as long as the record waits in a queue, and no bound would know.
+pub(crate) fn read<T>(captured: &Captured, limit: usize, then: impl FnOnce(&Fields<'_>) -> T) -> (Body, Option<T>) {
+    let Some(opened) = open(captured, limit) else { return (undecoded(captured), None) };
+    let bytes = opened.contiguous();
+    if !opened.is_whole() {
+        let shed = if is_binary(captured.content_type.as_ref()) { describe(captured) } else { Body::Shed };
+        let fields = ends(&bytes, opened.tail());
+        return (shed, Some(then(&fields)));
+    }
+    let text = utf8(&bytes);
+    let (fields, end) = Fields::read(text);
+    let is_json = text.len() == bytes.len() && (end.is_ok() || is_other_json(captured, text));
+    let body = match text {
+        "" if captured.size == 0 => Body::Nothing,
+        _ if is_json => Body::Json(one_line(text)),
+        _ => describe(captured),
+    };
+    (body, Some(then(&fields)))
+}
+
+/// What is carried of a body that could not be read, or of which nothing was kept.
+pub(crate) fn undecoded(captured: &Captured) -> Body {
+    match captured.kept {
+        Kept::Nothing => Body::Nothing,
+        Kept::Whole(_) | Kept::Ends { .. } => describe(captured),
+    }
+}
+
+/// JSON that is not an object. A bare number or word is taken for JSON only where the sender says so.
+fn is_other_json(captured: &Captured, text: &str) -> bool {
+    let is_array = text.trim_start().starts_with('[');
+    (is_array || is_media_type(captured.content_type.as_ref(), |subtype| subtype.ends_with("json")))
+        && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
+}
+
+fn one_line(text: &str) -> Bytes {
+    let mut json = text.trim().as_bytes().to_vec();
+    json::flatten(&mut json);
+    Bytes::from(json)
+}
+
+/// The longest start of `bytes` that is UTF-8.
+fn utf8(bytes: &[u8]) -> &str {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+    }
+}
+
+/// Fields that stand in the head of a large JSON object, or after its bulk.
+fn ends<'a>(head: &'a [u8], tail: &'a [u8]) -> Fields<'a> {
+    let mut fields = Fields::read(utf8(head)).0;
+    fields.extend(last_fields(tail));
+    fields
+}
+
+/// The last fields of the object that ends with `tail`, from `model` or `usage` on.
+///
+/// Unescaped, `"usage":` cannot stand inside of a string; and when all from there to the end, with a brace put before it,
+/// is an object, then it is a field of the object that ends there. So this reads, and does not guess.
+fn last_fields(tail: &[u8]) -> Fields<'static> {
+    let starts = ["\"model\":", "\"usage\":"].map(|key| memchr::memmem::rfind(tail, key.as_bytes()));
+    let mut starts: Vec<usize> = starts.into_iter().flatten().collect();
+    starts.sort_unstable();
+    for start in starts {
+        let Ok(rest) = std::str::from_utf8(&tail[start..]) else { continue };
+        let object = format!("{{{rest}");
+        let (fields, end) = Fields::read(&object);
+        if end.is_ok() && !tail[..start].ends_with(b"\\") {
+            return fields.into_owned();
+        }
+    }
+    Fields::default()
+}
+
+/// Whether a body is not even meant to be text: then it is described, and never called shed.
+fn is_binary(content_type: Option<&HeaderValue>) -> bool {
+    let Some(kind) = content_type.and_then(|value| value.to_str().ok()) else { return false };
+    let kind = kind.trim_start().to_ascii_lowercase();
+    ["audio/", "image/", "video/", "multipart/", "application/octet-stream"]
+        .iter()
+        .any(|binary| kind.starts_with(binary))
+}
+
+/// Whether the media type's subtype, without parameters and in lower case, is what `wanted` says.
+pub(crate) fn is_media_type(content_type: Option<&HeaderValue>, wanted: impl FnOnce(&str) -> bool) -> bool {
+    let Some(value) = content_type.and_then(|value| value.to_str().ok()) else { return false };
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.split_once('/').is_some_and(|(_, subtype)| wanted(&subtype.to_ascii_lowercase()))
+}
+
+/// Content type, size and hash in place of a body.
+pub(crate) fn describe(captured: &Captured) -> Body {
+    let content_type = captured.content_type.as_ref();
+    let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned().into());
+    let sha256 = match &captured.kept {
+        Kept::Whole(pieces) => Some(sha256(pieces).into()),
+        Kept::Nothing | Kept::Ends { .. } => None,
+    };
+    Body::Described(BodyDescription { content_type, size: captured.size, sha256 })
+}
+
+fn sha256(pieces: &[Piece]) -> String {
+    let mut hash = Sha256::new();
+    pieces.iter().for_each(|piece| hash.update(&piece.bytes));
+    hex(&hash.finalize())
+}
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+/// The coding of a body, in lower case; several in a row are left as they stand, and so not known.
+fn coding(content_encoding: Option<&HeaderValue>) -> Option<String> {
+    let value = content_encoding?.to_str().ok()?.trim().to_ascii_lowercase();
+    (!value.is_empty() && value != "identity").then_some(value)
+}
+
+/// Takes a coding off; the flag says whether all of it fitted `limit`. `None` when the coding is not known, or the bytes
+/// are not of it. Bytes that merely end too soon are decoded as far as they go.
+fn decode(coding: &str, pieces: &[Piece], limit: usize) -> Option<(Decoded, bool)> {
+    let mut decoder = Decoder::new(coding, pieces, Bounded { bytes: Vec::new(), limit, over: false })?;
+    let mut decoded = Decoded::default();
+    for piece in pieces {
+        let written = decoder.sink(|sink| sink.write_all(&piece.bytes).and_then(|()| sink.flush()));
+        decoded.ends.push((decoder.bounded().bytes.len(), piece.at));
+        match written {
+            Ok(()) => {}
+            Err(_) if decoder.bounded().over => break,
+            Err(_) => return None,
+        }
+    }
+    let bounded = decoder.bounded();
+    decoded.bytes = mem::take(&mut bounded.bytes);
+    Some((decoded, !bounded.over))
+}
+
+/// Keeps what it is given, up to a limit: a few bytes that decode to gigabytes cost no more than that.
+struct Bounded {
+    bytes: Vec<u8>,
+    limit: usize,
+    over: bool,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.limit - self.bytes.len();
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if bytes.len() > room {
+            self.over = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+enum Decoder {
+    Gzip(MultiGzDecoder<Bounded>),
+    Zlib(ZlibDecoder<Bounded>),
+    Deflate(DeflateDecoder<Bounded>),
+    // Its state is large.
+    Brotli(Box<DecompressorWriter<Bounded>>),
+}
+
+impl Decoder {
+    fn new(coding: &str, pieces: &[Piece], out: Bounded) -> Option<Self> {
+        Some(match coding {
+            "gzip" | "x-gzip" => Self::Gzip(MultiGzDecoder::new(out)),
+            "deflate" if is_zlib(pieces) => Self::Zlib(ZlibDecoder::new(out)),
+            "deflate" => Self::Deflate(DeflateDecoder::new(out)),
+            "br" => Self::Brotli(Box::new(DecompressorWriter::new(out, 4096))),
+            _ => return None,
+        })
+    }
+
+    fn sink<T>(&mut self, write: impl FnOnce(&mut dyn Write) -> T) -> T {
+        match self {
+            Self::Gzip(decoder) => write(decoder),
+            Self::Zlib(decoder) => write(decoder),
+            Self::Deflate(decoder) => write(decoder),
+            Self::Brotli(decoder) => write(decoder),
+        }
+    }
+
+    fn bounded(&mut self) -> &mut Bounded {
+        match self {
+            Self::Gzip(decoder) => decoder.get_mut(),
+            Self::Zlib(decoder) => decoder.get_mut(),
+            Self::Deflate(decoder) => decoder.get_mut(),
+            Self::Brotli(decoder) => decoder.get_mut(),
+        }
+    }
+}
+
+/// `deflate` means zlib's format, and some servers send the bare one. Zlib's begins with a checked pair of bytes.
+fn is_zlib(pieces: &[Piece]) -> bool {
+    let mut bytes = pieces.iter().flat_map(|piece| piece.bytes.iter().copied());
+    let (Some(first), Some(second)) = (bytes.next(), bytes.next()) else { return true };
+    first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31)
+}

@@ -1,0 +1,587 @@
+//! Folds streams of chunks with `choices`: chat completions and completions.
+//!
+//! The chunks are merged into one object in the shape of a chunk, so that the text stands under `choices[].delta`
+//! (completions: `choices[].text`). The rules, field by field:
+//!
+//! - On the top level the last value that is not `null` stays. Objects are merged (`x_groq` brings an id first and the
+//!   usage last), with the same rule for their fields.
+//! - `choices` and `tool_calls` are matched by their `index`.
+//! - Inside of a choice, objects are merged and arrays joined (`logprobs`). Of strings, those that are documented to
+//!   come in pieces are joined (see [`JOINED`]); of any other scalar the last that is not `null` stays.
+//! - A field whose type changes starts anew with the new type.
+//!
+//! Strings are joined as they are written, escapes and all: an emoji whose two surrogate escapes came in two chunks is
+//! whole again.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{
+    fold::{Answer, Fold, Seen},
+    json::{self, Fields, Key, each_field, inside_array, inside_string},
+    template::Template,
+};
+
+/// Strings that come in pieces: text, refusal, reasoning (two names for it are in use), the arguments of a call and
+/// its name, a custom tool's input, the transcript and the samples of spoken answers.
+const JOINED: &[&str] = &[
+    "content",
+    "text",
+    "refusal",
+    "reasoning_content",
+    "reasoning",
+    "arguments",
+    "name",
+    "input",
+    "transcript",
+    "data",
+];
+
+/// Objects and lists beyond these sizes are no answer of a model. What is over stays in `streamed_data` alone.
+const MAX_FIELDS: usize = 256;
+const MAX_INDEXED: usize = 256;
+const MAX_DEPTH: u8 = 16;
+
+/// The answer, as far as its chunks have come.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks<'e> {
+    answer: Object<'e>,
+    trace: Trace<'e>,
+    /// The chunk before, with holes where this one may differ.
+    template: Option<Template<'e, Target>>,
+    /// What the chunk at hand has in the holes.
+    values: Vec<(&'e str, Target)>,
+    /// The fields of the chunk at hand: nothing is merged before all of it has been read.
+    fields: Vec<(Cow<'e, str>, &'e str)>,
+}
+
+/// Joined strings, and what the merge of one chunk did.
+#[derive(Debug, Default)]
+struct Trace<'e> {
+    texts: Vec<String>,
+    /// The strings that were joined, as they stand in the chunk.
+    joined: Vec<(&'e str, usize)>,
+    /// Merging the same again would do more than to join those strings.
+    grows: bool,
+    content: bool,
+}
+
+/// Where the value of a template's hole goes.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    /// To the end of that text.
+    Text(usize),
+    /// Into that field of the answer.
+    Field(usize),
+}
+
+impl<'e> Chunks<'e> {
+    /// Merges a chunk that differs from the one before it in the usual places only.
+    fn take_similar(&mut self, data: &'e str) -> Option<Seen> {
+        if !self.template.as_ref()?.fit(data, &mut self.values) {
+            return None;
+        }
+        let mut seen = Seen::default();
+        for (value, target) in self.values.drain(..) {
+            match target {
+                Target::Field(at) => self.answer.0[at].1 = Value::Raw(value),
+                Target::Text(at) => {
+                    let more = inside_string(value).unwrap_or_default();
+                    seen.content |= !more.is_empty();
+                    self.trace.texts[at].push_str(more);
+                }
+            }
+        }
+        Some(seen)
+    }
+
+    fn take_any(&mut self, data: &'e str) -> Result<Seen, serde_json::Error> {
+        self.fields.clear();
+        each_field(data, |key, raw| self.fields.push((key, raw)))?;
+        let Trace { joined, grows, content, .. } = &mut self.trace;
+        (*grows, *content) = (false, false);
+        joined.clear();
+        let mut holes = Vec::new();
+        let mut hint = 0;
+        for (key, raw) in self.fields.drain(..) {
+            if Kind::of(&key, Place::CHUNK) != Kind::Last {
+                self.answer.merge_raw(key, raw, Place::CHUNK, &mut self.trace);
+                hint += 1;
+                continue;
+            }
+            let Some(slot) = self.answer.slot(key, &mut hint) else { continue };
+            let changes = matches!(slot, Value::Raw(before) if *before != "null" && *before != raw);
+            slot.absorb(raw, Kind::Last, Place::CHUNK, &mut self.trace);
+            if changes && !raw.starts_with(['{', '[']) {
+                holes.push((raw, Target::Field(hint - 1)));
+            }
+        }
+        holes.extend(self.trace.joined.iter().map(|(raw, text)| (*raw, Target::Text(*text))));
+        self.template = if self.trace.grows { None } else { Template::new(data, holes) };
+        Ok(Seen { content: self.trace.content })
+    }
+}
+
+impl<'e> Fold<'e> for Chunks<'e> {
+    fn take(&mut self, data: &'e str) -> Result<Seen, serde_json::Error> {
+        match self.take_similar(data) {
+            Some(seen) => Ok(seen),
+            None => self.take_any(data),
+        }
+    }
+
+    fn finish(self: Box<Self>) -> Answer<'e> {
+        let Self { answer, trace: Trace { texts, .. }, .. } = *self;
+        let finished = answer.choices().is_some_and(|choices| {
+            !choices.is_empty() && choices.iter().all(|(_, choice)| choice.has("finish_reason"))
+        });
+        let size: usize = texts.iter().map(String::len).sum();
+        let mut head = String::with_capacity(size + 512);
+        answer.write(&mut head, &texts);
+        head.pop();
+        Answer { head, finished, fields: answer.into_fields(&texts) }
+    }
+}
+
+/// Where an object stands decides how its fields are merged.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    region: Region,
+    depth: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Region {
+    /// A chunk itself.
+    Chunk,
+    /// An object beside `choices`.
+    Beside,
+    /// A choice, and everything inside of it.
+    Choice,
+}
+
+impl Place {
+    const CHUNK: Self = Self { region: Region::Chunk, depth: 0 };
+
+    /// The place of an object that is a field here.
+    fn inner(self) -> Self {
+        let region = if self.region == Region::Choice { Region::Choice } else { Region::Beside };
+        Self { region, depth: self.depth + 1 }
+    }
+
+    /// The place of an object in an indexed list that is a field here.
+    fn element(self) -> Self {
+        Self { region: Region::Choice, depth: self.depth + 1 }
+    }
+}
+
+/// An object that grows, its fields in the order in which they first came.
+#[derive(Debug, Default)]
+struct Object<'e>(Vec<(Cow<'e, str>, Value<'e>)>);
+
+#[derive(Debug)]
+enum Value<'e> {
+    /// As it was written.
+    Raw(&'e str),
+    /// Joined strings, without the quotes: their place in [`Trace::texts`].
+    Text(usize),
+    /// Joined arrays, without the brackets.
+    List(String),
+    Object(Object<'e>),
+    /// Objects by their `index`.
+    Indexed(Vec<(u64, Object<'e>)>),
+}
+
+impl<'e> Object<'e> {
+    /// The field's place. Chunks of one stream repeat their fields in the same order, so `hint` finds most at once.
+    fn slot(&mut self, key: Cow<'e, str>, hint: &mut usize) -> Option<&mut Value<'e>> {
+        let fields = &self.0;
+        let at = match fields.get(*hint) {
+            Some((name, _)) if *name == key => *hint,
+            _ => fields.iter().position(|(name, _)| *name == key).unwrap_or(fields.len()),
+        };
+        *hint = at + 1;
+        if at == self.0.len() {
+            if at >= MAX_FIELDS {
+                return None;
+            }
+            self.0.push((key, Value::Raw("null")));
+        }
+        Some(&mut self.0[at].1)
+    }
+
+    /// Merges one field whose value comes next in `map`.
+    fn merge<A: MapAccess<'e>>(
+        &mut self,
+        Key(key): Key<'e>,
+        hint: &mut usize,
+        place: Place,
+        map: &mut A,
+        trace: &mut Trace<'e>,
+    ) -> Result<(), A::Error> {
+        let kind = Kind::of(&key, place);
+        let Some(slot) = self.slot(key, hint) else {
+            return map.next_value::<IgnoredAny>().map(|_| ());
+        };
+        match kind {
+            Kind::Indexed | Kind::Object => map.next_value_seed(IntoSlot { slot, kind, place, trace }),
+            Kind::Joined | Kind::Name | Kind::Last => {
+                let raw = map.next_value::<&RawValue>()?.get();
+                slot.absorb(raw, kind, place, trace);
+                Ok(())
+            }
+        }
+    }
+
+    /// Merges the fields of an object that is well-formed; what cannot be merged all the same is left out of the fold.
+    fn merge_all(&mut self, raw: &'e str, place: Place, trace: &mut Trace<'e>) {
+        let mut deserializer = serde_json::Deserializer::from_str(raw);
+        let _ = deserializer.deserialize_map(Merge { object: self, place, trace });
+    }
+
+    /// Merges one field that was read before.
+    fn merge_raw(&mut self, key: Cow<'e, str>, raw: &'e str, place: Place, trace: &mut Trace<'e>) {
+        let kind = Kind::of(&key, place);
+        let Some(slot) = self.slot(key, &mut 0) else { return };
+        if matches!(kind, Kind::Indexed | Kind::Object) {
+            // The value is well-formed; what cannot be merged all the same is left out of the fold.
+            let mut deserializer = serde_json::Deserializer::from_str(raw);
+            let _ = IntoSlot { slot, kind, place, trace }.deserialize(&mut deserializer);
+        } else {
+            slot.absorb(raw, kind, place, trace);
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, value)| key == name && !matches!(value, Value::Raw("null")))
+    }
+
+    fn choices(&self) -> Option<&[(u64, Object<'e>)]> {
+        self.0.iter().find_map(|(key, value)| match value {
+            Value::Indexed(choices) if key == "choices" => Some(choices.as_slice()),
+            _ => None,
+        })
+    }
+
+    fn write(&self, out: &mut String, texts: &[String]) {
+        out.push('{');
+        for (index, (key, value)) in self.0.iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            json::write_key(out, key);
+            value.write(out, texts);
+        }
+        out.push('}');
+    }
+
+    fn into_fields(self, texts: &[String]) -> Fields<'e> {
+        let mut fields = Fields::default();
+        for (key, value) in self.0 {
+            match value {
+                Value::Raw(raw) => fields.push(key, Cow::Borrowed(raw)),
+                Value::Indexed(_) => {}
+                value => {
+                    let mut raw = String::new();
+                    value.write(&mut raw, texts);
+                    fields.push(key, Cow::Owned(raw));
+                }
+            }
+        }
+        fields
+    }
+}
+
+/// How a field is merged, by its name and place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Indexed,
+    Object,
+    /// A string that comes in pieces.
+    Joined,
+    /// A string that comes in pieces, and that some servers repeat whole.
+    Name,
+    Last,
+}
+
+impl Kind {
+    fn of(key: &str, place: Place) -> Self {
+        match (place.region, key) {
+            _ if place.depth >= MAX_DEPTH => Self::Last,
+            (Region::Chunk, "choices") | (Region::Choice, "tool_calls") => Self::Indexed,
+            (Region::Chunk | Region::Beside, _) => Self::Last,
+            (Region::Choice, "delta" | "logprobs" | "function" | "function_call" | "custom" | "audio") => {
+                Self::Object
+            }
+            (Region::Choice, "name") => Self::Name,
+            (Region::Choice, key) if JOINED.contains(&key) => Self::Joined,
+            (Region::Choice, _) => Self::Last,
+        }
+    }
+}
+
+impl<'e> Trace<'e> {
+    fn join(&mut self, slot: &mut Value<'e>, raw: &'e str, is_name: bool) {
+        let more = inside_string(raw).unwrap_or_default();
+        self.content |= !more.is_empty();
+        self.grows |= is_name;
+        let text = match slot {
+            Value::Text(text) => *text,
+            _ => {
+                self.texts.push(String::new());
+                *slot = Value::Text(self.texts.len() - 1);
+                self.texts.len() - 1
+            }
+        };
+        if !(is_name && self.texts[text] == more) {
+            self.texts[text].push_str(more);
+        }
+        self.joined.push((raw, text));
+    }
+}
+
+impl<'e> Value<'e> {
+    fn absorb(&mut self, raw: &'e str, kind: Kind, place: Place, trace: &mut Trace<'e>) {
+        match raw.as_bytes().first() {
+            Some(b'n') => {}
+            Some(b'"') if matches!(kind, Kind::Joined | Kind::Name) => {
+                trace.join(self, raw, kind == Kind::Name);
+            }
+            Some(b'[') if place.region == Region::Choice => {
+                let more = inside_array(raw).unwrap_or_default();
+                trace.grows = true;
+                match self {
+                    Self::List(list) if list.is_empty() || more.is_empty() => list.push_str(more),
+                    Self::List(list) => list.extend([",", more]),
+                    _ => *self = Self::List(more.to_owned()),
+                }
+            }
+            Some(b'{') => self.absorb_object(raw, place, trace),
+            _ => *self = Self::Raw(raw),
+        }
+    }
+
+    /// Objects stay as they were written until a second one comes to be merged with.
+    fn absorb_object(&mut self, raw: &'e str, place: Place, trace: &mut Trace<'e>) {
+        let merges = match self {
+            Self::Raw(first) => first.starts_with('{') && place.depth < MAX_DEPTH,
+            Self::Object(_) => true,
+            _ => false,
+        };
+        if !merges {
+            *self = Self::Raw(raw);
+            return;
+        }
+        if let Self::Raw(first) = *self {
+            let mut object = Object::default();
+            object.merge_all(first, place.inner(), trace);
+            *self = Self::Object(object);
+        }
+        if let Self::Object(object) = self {
+            object.merge_all(raw, place.inner(), trace);
+        }
+    }
+
+    fn write(&self, out: &mut String, texts: &[String]) {
+        match self {
+            Self::Raw(raw) => out.push_str(raw),
+            Self::Text(text) => out.extend(["\"", &texts[*text], "\""]),
+            Self::List(list) => out.extend(["[", list, "]"]),
+            Self::Object(object) => object.write(out, texts),
+            Self::Indexed(objects) => {
+                let mut objects: Vec<_> = objects.iter().collect();
+                objects.sort_by_key(|(index, _)| *index);
+                out.push('[');
+                for (position, (_, object)) in objects.into_iter().enumerate() {
+                    if position > 0 {
+                        out.push(',');
+                    }
+                    object.write(out, texts);
+                }
+                out.push(']');
+            }
+        }
+    }
+}
+
+/// Merges the object that is read into `object`.
+struct Merge<'m, 'e> {
+    object: &'m mut Object<'e>,
+    place: Place,
+    trace: &'m mut Trace<'e>,
+}
+
+impl<'e> Visitor<'e> for Merge<'_, 'e> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut hint = 0;
+        while let Some(key) = map.next_key::<Key<'e>>()? {
+            self.object.merge(key, &mut hint, self.place, &mut map, self.trace)?;
+        }
+        Ok(())
+    }
+}
+
+/// Merges an object or an indexed list into its slot; `null` leaves the slot as it is, and so does a value of another
+/// shape.
+struct IntoSlot<'m, 'e> {
+    slot: &'m mut Value<'e>,
+    kind: Kind,
+    place: Place,
+    trace: &'m mut Trace<'e>,
+}
+
+impl<'e> DeserializeSeed<'e> for IntoSlot<'_, 'e> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'e>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'e> Visitor<'e> for IntoSlot<'_, 'e> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { slot, kind, place, trace } = self;
+        if kind == Kind::Object && !matches!(slot, Value::Object(_)) {
+            *slot = Value::Object(Object::default());
+        }
+        match slot {
+            Value::Object(object) => Merge { object, place: place.inner(), trace }.visit_map(map),
+            _ => {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(())
+            }
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'e>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Self { slot, kind, place, trace } = self;
+        if kind == Kind::Indexed && !matches!(slot, Value::Indexed(_)) {
+            *slot = Value::Indexed(Vec::with_capacity(1));
+        }
+        let Value::Indexed(objects) = slot else {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(());
+        };
+        let (mut position, place) = (0, place.element());
+        while seq.next_element_seed(Element { objects, position, place, trace })?.is_some() {
+            position += 1;
+        }
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Merges one element of an indexed list into the object that it belongs to.
+struct Element<'m, 'e> {
+    objects: &'m mut Vec<(u64, Object<'e>)>,
+    position: usize,
+    place: Place,
+    trace: &'m mut Trace<'e>,
+}
+
+impl<'e> DeserializeSeed<'e> for Element<'_, 'e> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'e>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'e> Visitor<'e> for Element<'_, 'e> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { objects, position, place, trace } = self;
+        // `index` comes first from most servers; what comes before it waits.
+        let mut waiting: Vec<(Cow<'e, str>, &'e str)> = Vec::new();
+        let mut index = None;
+        while let Some(Key(key)) = map.next_key()? {
+            let raw = map.next_value::<&RawValue>()?.get();
+            if key == "index" {
+                index = Some((key, raw));
+                break;
+            }
+            waiting.push((key, raw));
+        }
+        let number = index.as_ref().and_then(|(_, raw)| json::count(raw));
+        let number = number.unwrap_or_else(|| without_index(objects, position, &waiting));
+        let Some(object) = entry(objects, number) else {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(());
+        };
+        let mut hint = waiting.len() + usize::from(index.is_some());
+        for (key, raw) in waiting.into_iter().chain(index) {
+            object.merge_raw(key, raw, place, trace);
+        }
+        while let Some(key) = map.next_key::<Key<'e>>()? {
+            object.merge(key, &mut hint, place, &mut map, trace)?;
+        }
+        Ok(())
+    }
+}
+
+/// Some servers leave `index` out. A call with an id that is not known is a new one; anything else is told by its
+/// position in the list.
+fn without_index(objects: &[(u64, Object<'_>)], position: usize, fields: &[(Cow<'_, str>, &str)]) -> u64 {
+    let position = u64::try_from(position).unwrap_or(u64::MAX);
+    let Some((_, id)) = fields.iter().find(|(key, id)| key == "id" && *id != "null") else {
+        return position;
+    };
+    let known = objects.iter().find(|(_, object)| {
+        object.0.iter().any(|(key, value)| key == "id" && matches!(value, Value::Raw(raw) if raw == id))
+    });
+    let next = || objects.iter().map(|(index, _)| index.saturating_add(1)).max().unwrap_or(0);
+    known.map_or_else(next, |(index, _)| *index)
+}
+
+fn entry<'m, 'e>(objects: &'m mut Vec<(u64, Object<'e>)>, index: u64) -> Option<&'m mut Object<'e>> {
+    let at = objects.iter().position(|(known, _)| *known == index).unwrap_or(objects.len());
+    if at == objects.len() {
+        if at >= MAX_INDEXED {
+            return None;
+        }
+        objects.push((index, Object::default()));
+    }
+    Some(&mut objects[at].1)
+}

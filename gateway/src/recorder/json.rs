@@ -1,0 +1,194 @@
+//! Borrowed, partial reading of JSON: an object's fields as slices of its text. Reading them checks the whole text.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Fields of one object, each value as its JSON text. Of a repeated key the last value counts.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Fields<'a> {
+    /// Reads `text`. What could be read before an error is kept: the head of a cut answer names its model.
+    pub(crate) fn read(text: &'a str) -> (Self, Result<(), serde_json::Error>) {
+        let mut fields = Self(Vec::with_capacity(12));
+        let end = each_field(text, |key, raw| fields.push(key, Cow::Borrowed(raw)));
+        (fields, end)
+    }
+
+    /// Adds a field that comes after the others.
+    pub(crate) fn push(&mut self, key: Cow<'a, str>, raw: Cow<'a, str>) {
+        self.0.push((key, raw));
+    }
+
+    /// Adds fields that come after the others.
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
+    /// The same, independent of the text.
+    pub(crate) fn into_owned(self) -> Fields<'static> {
+        let owned = |(key, raw): (Cow<'_, str>, Cow<'_, str>)| {
+            (Cow::Owned(key.into_owned()), Cow::Owned(raw.into_owned()))
+        };
+        Fields(self.0.into_iter().map(owned).collect())
+    }
+
+    /// The field's JSON text, unless it is missing or `null`.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let (_, raw) = self.0.iter().rev().find(|(key, _)| key == name)?;
+        (raw != "null").then_some(raw)
+    }
+
+    /// The field as text, when it is a string.
+    pub(crate) fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        text(self.get(name)?)
+    }
+
+    /// The fields of a field that is an object; none otherwise.
+    pub(crate) fn object(&self, name: &str) -> Fields<'_> {
+        self.get(name).map(|raw| Fields::read(raw).0).unwrap_or_default()
+    }
+}
+
+/// Calls `each` with every field of the object that `text` is. Fails when it is no object, or not JSON to its end.
+pub(crate) fn each_field<'a>(
+    text: &'a str,
+    each: impl FnMut(Cow<'a, str>, &'a str),
+) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.deserialize_map(EachField(each))?;
+    deserializer.end()
+}
+
+struct EachField<F>(F);
+
+impl<'de, F: FnMut(Cow<'de, str>, &'de str)> Visitor<'de> for EachField<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Key(key)) = map.next_key()? {
+            self.0(key, map.next_value::<&RawValue>()?.get());
+        }
+        Ok(())
+    }
+}
+
+/// An object's key, borrowed where it has no escapes. (serde's own `Cow` is always a copy.)
+pub(crate) struct Key<'a>(pub(crate) Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+            fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+/// What stands between the quotes of a JSON string, escapes untouched.
+pub(crate) fn inside_string(raw: &str) -> Option<&str> {
+    raw.strip_prefix('"')?.strip_suffix('"')
+}
+
+/// What stands between the brackets of a JSON array.
+pub(crate) fn inside_array(raw: &str) -> Option<&str> {
+    Some(raw.strip_prefix('[')?.strip_suffix(']')?.trim_matches([' ', '\t', '\n', '\r']))
+}
+
+/// A JSON string as text.
+pub(crate) fn text(raw: &str) -> Option<Cow<'_, str>> {
+    let inside = inside_string(raw)?;
+    if inside.contains('\\') {
+        return serde_json::from_str(raw).ok().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(inside))
+}
+
+/// A JSON number as a count. `12.0` is one (some servers count in floats); `-1` and `1.5` are not.
+pub(crate) fn count(raw: &str) -> Option<u64> {
+    if let Ok(count) = raw.parse() {
+        return Some(count);
+    }
+    raw.strip_suffix(".0")?.parse().ok()
+}
+
+/// Writes `key` as it stands before its value.
+pub(crate) fn write_key(out: &mut String, key: &str) {
+    if key.bytes().any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+        // A key of text always serializes.
+        out.push_str(&serde_json::to_string(key).unwrap_or_default());
+    } else {
+        out.extend(["\"", key, "\""]);
+    }
+    out.push(':');
+}
+
+/// Makes JSON one line. Outside of strings a line break means no more than a space does, and inside it cannot stand;
+/// so bodies may be spliced into formats of one record per line as they are.
+pub(crate) fn flatten(json: &mut [u8]) {
+    let mut from = 0;
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', &json[from..]) {
+        json[from + at] = b' ';
+        from += at + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_slices_and_the_whole_text_is_checked() {
+        let (fields, end) = Fields::read(r#"{"model":"m\u0021","n":3,"gone":null,"a":{"b":[1]},"n":4}"#);
+        assert!(end.is_ok());
+        assert_eq!(fields.text("model").as_deref(), Some("m!"));
+        assert_eq!(fields.get("n"), Some("4"));
+        assert_eq!(fields.get("gone"), None);
+        assert_eq!(fields.object("a").get("b"), Some("[1]"));
+        assert_eq!(fields.text("n"), None);
+        for broken in ["", "[]", "5", "{", r#"{"a":1} x"#, r#"{"a":01}"#, r#"{"a":"\q"}"#, "{\"a\":\"\n\"}"] {
+            assert!(Fields::read(broken).1.is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_cut_object_still_gives_its_fields() {
+        let (fields, end) = Fields::read(r#"{"model":"m","choices":[{"a"#);
+        assert!(end.is_err());
+        assert_eq!(fields.text("model").as_deref(), Some("m"));
+    }
+
+    #[test]
+    fn only_whole_numbers_count() {
+        for (raw, counted) in
+            [("0", Some(0)), ("17", Some(17)), ("17.0", Some(17)), ("-1", None), ("1.5", None), ("\"3\"", None)]
+        {
+            assert_eq!(count(raw), counted, "{raw}");
+        }
+    }
+
+    #[test]
+    fn flattened_json_means_the_same() {
+        let mut json = "{\r\n  \"a\": \"x\\ny\",\n\n  \"b\": [1,\n2]\n}".to_owned().into_bytes();
+        let before: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        flatten(&mut json);
+        assert!(!json.contains(&b'\n') && !json.contains(&b'\r'));
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&json).unwrap(), before);
+    }
+}

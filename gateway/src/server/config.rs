@@ -1,0 +1,56 @@
+//! `[server]`: where clients connect, and how much of the machine they may use.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::units::{ByteSize, HumanDuration, ListenAddress};
+
+/// Where clients connect, and how much of the machine they may use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address and port for clients. The environment variables HOST and PORT override it.
+    #[serde(with = "ListenAddress")]
+    pub listen: SocketAddr,
+    /// Connections open at once; further ones wait in the kernel's queue.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: usize,
+    /// The largest request body; a larger one is answered with 413.
+    #[schemars(extend("x-min" = "1 KiB", "x-max" = "4 GiB"))]
+    pub max_request_bytes: ByteSize,
+    /// The largest request head, all header lines together; a larger one is answered with 431.
+    #[schemars(extend("x-min" = "8 KiB", "x-max" = "16 MiB"))]
+    pub max_header_bytes: ByteSize,
+    /// How long a client may take to send a request's head.
+    #[serde(with = "HumanDuration")]
+    #[schemars(extend("x-min" = "1ms"))]
+    pub header_timeout: Duration,
+    /// How long a client may pause inside a request's body.
+    #[serde(with = "HumanDuration")]
+    #[schemars(extend("x-min" = "1ms"))]
+    pub body_timeout: Duration,
+    /// How long requests in flight may go on after SIGTERM.
+    #[serde(with = "HumanDuration")]
+    pub shutdown_grace: Duration,
+    /// Threads that serve requests; 0 is one per core.
+    #[schemars(range(max = 1024))]
+    pub workers: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3000),
+            max_connections: 10_000,
+            max_request_bytes: ByteSize::mib(20),
+            max_header_bytes: ByteSize::kib(64),
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(60),
+            shutdown_grace: Duration::from_secs(30),
+            workers: 0,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One worker: a thread with a runtime of its own that serves its share of the connections.
+
+use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+};
+use tokio::{
+    net::TcpStream,
+    runtime,
+    sync::{mpsc, oneshot},
+};
+use tracing::{debug, error, warn};
+
+use super::Connection;
+use crate::proxy::Proxy;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub max_header_bytes: usize,
+    pub header_timeout: Duration,
+    pub grace: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    connections: mpsc::UnboundedSender<Connection>,
+    done: oneshot::Receiver<()>,
+}
+
+impl Worker {
+    pub(super) fn start(index: usize, proxy: Proxy, settings: Settings) -> io::Result<Self> {
+        let (connections, queue) = mpsc::unbounded_channel();
+        let (signal, done) = oneshot::channel();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            runtime.block_on(run(proxy, queue, settings));
+            // Connections that are left break off here, and make their records.
+            drop(runtime);
+            let _ = signal.send(());
+        })?;
+        Ok(Self { connections, done })
+    }
+}
+
+/// All workers; connections go round.
+#[derive(Debug)]
+pub(super) struct Workers {
+    workers: Vec<Worker>,
+    next: usize,
+}
+
+impl Workers {
+    pub(super) fn new(workers: Vec<Worker>) -> Self {
+        Self { workers, next: 0 }
+    }
+
+    pub(super) fn serve(&mut self, connection: Connection) {
+        self.next = (self.next + 1) % self.workers.len();
+        if self.workers[self.next].connections.send(connection).is_err() {
+            error!("a worker has stopped; a connection is refused");
+        }
+    }
+
+    pub(super) async fn shutdown(self, deadline: Duration) {
+        let (senders, ends): (Vec<_>, Vec<_>) =
+            self.workers.into_iter().map(|worker| (worker.connections, worker.done)).unzip();
+        drop(senders);
+        let all = async {
+            for end in ends {
+                let _ = end.await;
+            }
+        };
+        if tokio::time::timeout(deadline, all).await.is_err() {
+            warn!("a worker did not stop in time");
+        }
+    }
+}
+
+async fn run(proxy: Proxy, mut queue: mpsc::UnboundedReceiver<Connection>, settings: Settings) {
+    let proxy = Arc::new(proxy);
+    let builder = builder(settings);
+    let graceful = GracefulShutdown::new();
+    while let Some(connection) = queue.recv().await {
+        serve(connection, &builder, &proxy, &graceful);
+    }
+    if tokio::time::timeout(settings.grace, graceful.shutdown()).await.is_err() {
+        proxy.abort();
+        warn!("requests were still under way after {:?}; they are cut", settings.grace);
+    }
+}
+
+fn builder(settings: Settings) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(settings.max_header_bytes)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(settings.header_timeout);
+    builder
+}
+
+fn serve(
+    connection: Connection,
+    builder: &Builder<TokioExecutor>,
+    proxy: &Arc<Proxy>,
+    graceful: &GracefulShutdown,
+) {
+    let Connection { stream, place } = connection;
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            warn!("a connection cannot be served: {error}");
+            return;
+        }
+    };
+    let proxy = proxy.clone();
+    let service = service_fn(move |request| {
+        let proxy = proxy.clone();
+        async move { Ok::<_, Infallible>(proxy.handle(request).await) }
+    });
+    let served = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+    tokio::spawn(async move {
+        if let Err(error) = served.await {
+            debug!("a connection ended early: {error}");
+        }
+        drop(place);
+    });
+}

@@ -1,0 +1,226 @@
+//! The settings: `[plugin.config]`.
+
+use std::{path::PathBuf, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the file exporter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The file that lines are appended to. Missing directories are created.
+    #[schemars(extend("x-env" = "FILE_EXPORTER_PATH"))]
+    pub path: PathBuf,
+    /// The file is rotated before it would grow beyond this size, for instance `"100 MiB"`. `"0 B"`: never by size. A
+    /// batch is never split, so one that is larger has a file of its own.
+    #[serde(default = "default_max_bytes")]
+    #[schemars(with = "String", extend("x-env" = "FILE_EXPORTER_MAX_BYTES", "format" = "byte-size"))]
+    pub max_bytes: Size,
+    /// The file is rotated by the first batch after this time, for instance `"24h"`. `"0s"`: never by age.
+    #[serde(default)]
+    #[schemars(with = "String", extend("x-env" = "FILE_EXPORTER_MAX_AGE", "format" = "human-duration"))]
+    pub max_age: Age,
+    /// Number of rotated files that are kept; older ones are deleted. 0: all are kept.
+    #[serde(default = "default_keep")]
+    #[schemars(extend("x-env" = "FILE_EXPORTER_KEEP"))]
+    pub keep: u32,
+    /// Whether rotated files are compressed with gzip, in the background.
+    #[serde(default)]
+    #[schemars(extend("x-env" = "FILE_EXPORTER_COMPRESS"))]
+    pub compress: bool,
+    /// When lines are forced to the disk. `"never"`: the system decides; safe against a crash of the gateway, not of
+    /// the machine. `"batch"`: before a batch counts as delivered. `"interval:1s"`: in the background, so often.
+    #[serde(default)]
+    #[schemars(with = "String", extend("x-env" = "FILE_EXPORTER_FSYNC"))]
+    pub fsync: Fsync,
+    /// Permissions of new files, octal. Records hold prompts and answers: the default lets only the owner read.
+    #[serde(default)]
+    #[schemars(with = "String", extend("x-env" = "FILE_EXPORTER_MODE", "pattern" = "^0?[0-7]{3}$"))]
+    pub mode: Mode,
+}
+
+fn default_max_bytes() -> Size {
+    Size(100 << 20)
+}
+
+fn default_keep() -> u32 {
+    10
+}
+
+/// A number of bytes, written with its unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Size(pub u64);
+
+impl TryFrom<String> for Size {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let lacks_unit = !text.contains(|c: char| c.is_ascii_alphabetic());
+        let size = text.parse::<bytesize::ByteSize>().ok().filter(|_| !lacks_unit);
+        size.map(|size| Self(size.as_u64()))
+            .ok_or_else(|| format!("`{text}` is no size: write a number with a unit, such as \"100 MiB\""))
+    }
+}
+
+impl From<Size> for String {
+    fn from(size: Size) -> Self {
+        match size.0 {
+            bytes if bytes > 0 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+            bytes => format!("{bytes} B"),
+        }
+    }
+}
+
+/// An age, written with its unit. The default is 0, which means none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Age(pub Duration);
+
+impl TryFrom<String> for Age {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        duration(&text).map(Self)
+    }
+}
+
+impl From<Age> for String {
+    fn from(age: Age) -> Self {
+        humantime::format_duration(age.0).to_string()
+    }
+}
+
+/// When lines are forced to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Fsync {
+    /// When the system sees fit.
+    #[default]
+    Never,
+    /// Before a batch counts as delivered.
+    Batch,
+    /// So long after a batch at the latest.
+    Interval(Duration),
+}
+
+impl TryFrom<String> for Fsync {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match (&*text, text.strip_prefix("interval:")) {
+            ("never", _) => Ok(Self::Never),
+            ("batch", _) => Ok(Self::Batch),
+            (_, Some(interval)) => match duration(interval)? {
+                Duration::ZERO => {
+                    Err("`interval:` needs a duration above 0, such as \"interval:1s\"".to_owned())
+                }
+                interval => Ok(Self::Interval(interval)),
+            },
+            _ => Err(format!("`{text}` is no fsync policy: write \"never\", \"batch\" or \"interval:1s\"")),
+        }
+    }
+}
+
+impl From<Fsync> for String {
+    fn from(fsync: Fsync) -> Self {
+        match fsync {
+            Fsync::Never => "never".to_owned(),
+            Fsync::Batch => "batch".to_owned(),
+            Fsync::Interval(interval) => format!("interval:{}", humantime::format_duration(interval)),
+        }
+    }
+}
+
+/// Permissions of a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mode(pub u32);
+
+impl Default for Mode {
+    fn default() -> Self {
+        Self(0o600)
+    }
+}
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(&text);
+        let mode = u32::from_str_radix(digits, 8).ok().filter(|_| digits.len() == 3);
+        match mode {
+            // The exporter reads its own file back when it starts.
+            Some(mode) if mode & 0o600 == 0o600 => Ok(Self(mode)),
+            Some(_) => {
+                Err(format!("mode `{text}` would lock the gateway out: the owner needs read and write"))
+            }
+            None => Err(format!("`{text}` is no file mode: write octal permissions, such as \"0600\"")),
+        }
+    }
+}
+
+impl From<Mode> for String {
+    fn from(mode: Mode) -> Self {
+        format!("{:04o}", mode.0)
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| {
+        format!("`{text}` is no duration: write a number with a unit, such as \"30s\" or \"24h\"")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(settings: &str) -> Result<Config, String> {
+        serde_json::from_str(settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_path_is_enough() {
+        let config = read(r#"{"path":"a.jsonl"}"#).unwrap();
+        let written = serde_json::to_value(&config).unwrap();
+        let expected = serde_json::json!({
+            "path": "a.jsonl", "max_bytes": "100 MiB", "max_age": "0s", "keep": 10, "compress": false,
+            "fsync": "never", "mode": "0600",
+        });
+        assert_eq!(written, expected);
+        assert_eq!(serde_json::from_value::<Config>(written).unwrap(), config);
+    }
+
+    #[test]
+    fn values_have_units() {
+        let config = read(
+            r#"{"path":"a","max_bytes":"1.5 KiB","max_age":"1h 30m","fsync":"interval:250ms","mode":"640"}"#,
+        )
+        .unwrap();
+        assert_eq!(config.max_bytes, Size(1536));
+        assert_eq!(config.max_age, Age(Duration::from_secs(5400)));
+        assert_eq!(config.fsync, Fsync::Interval(Duration::from_millis(250)));
+        assert_eq!(config.mode, Mode(0o640));
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_an_example() {
+        for (settings, expected) in [
+            (r"{}", "missing field `path`"),
+            (r#"{"path":"a","max_bytes":"100"}"#, "`100` is no size"),
+            (r#"{"path":"a","max_bytes":"100 parsecs"}"#, "such as \"100 MiB\""),
+            (r#"{"path":"a","max_age":"7"}"#, "`7` is no duration"),
+            (r#"{"path":"a","fsync":"always"}"#, "\"never\", \"batch\" or \"interval:1s\""),
+            (r#"{"path":"a","fsync":"interval:0s"}"#, "above 0"),
+            (r#"{"path":"a","mode":"rw"}"#, "such as \"0600\""),
+            (r#"{"path":"a","mode":"4755"}"#, "is no file mode"),
+            (r#"{"path":"a","mode":"0044"}"#, "lock the gateway out"),
+            (r#"{"path":"a","maxbytes":"1 B"}"#, "unknown field `maxbytes`"),
+        ] {
+            let error = read(settings).unwrap_err();
+            assert!(error.contains(expected), "{settings}: {error}");
+        }
+    }
+}

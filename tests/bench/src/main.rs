@@ -1,0 +1,113 @@
+//! `make bench`: what a request costs, in CPU, latency and memory, against nginx as a plain proxy in the same run.
+//!
+//! Every figure is the median of rounds in which all proxies take their turn, so that a noisy machine is equally noisy
+//! to all. The load, the upstream and the proxies share the machine and the loopback interface; nothing else is
+//! contacted. Quote ratios, not microseconds.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `targets` | starts nginx, the gateway in its configurations, and the upstream |
+//! | `process` | a child: its addresses, CPU time, memory, and its end |
+//! | `load` | requests as fast as answers come (CPU), or at a fixed rate (latency) |
+//! | `reply` | reads one HTTP/1.1 answer |
+//! | `rounds` | the order of measurements |
+//! | `memory` | bytes kept per idle connection and per open stream |
+//! | `in_process` | figures that need the gateway's library instead of its binary |
+//! | `report` | the table and the JSON |
+
+#![forbid(unsafe_code)]
+
+mod in_process;
+mod load;
+mod memory;
+mod process;
+mod reply;
+mod report;
+mod rounds;
+mod targets;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::{report::Report, rounds::Pace, targets::Binaries};
+
+/// What a request costs, against nginx as a plain proxy in the same run.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    binaries: Binaries,
+    /// A run of about 20 seconds, to see that everything works. Its figures are no basis for anything.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; every figure is the median over them.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// How long each measurement of each round takes.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    window: Option<Duration>,
+    /// Pause of the upstream before each chunk of the streams whose CPU is measured; 0s for a burst.
+    #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
+    chunk_delay: Duration,
+    /// Writes every figure of every round to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+type Error = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            writeln!(io::stderr(), "bench: {error}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Error> {
+    let started = Instant::now();
+    allow_many_connections();
+    let mut pace = if arguments.quick { Pace::quick() } else { Pace::full() };
+    pace.rounds = arguments.rounds.unwrap_or(pace.rounds).max(1);
+    pace.window = arguments.window.unwrap_or(pace.window);
+    pace.chunk_delay = arguments.chunk_delay;
+    let binaries = arguments.binaries.resolved()?;
+    let memory = memory::measure(&binaries, &pace)?;
+    let proxies = rounds::measure(&binaries, &pace, &mut say)?;
+    let report = Report {
+        boundary_call_ns: in_process::boundary_call_ns(pace.window),
+        pipeline_records_per_second: in_process::pipeline_records_per_second(pace.window),
+        seconds: started.elapsed().as_secs_f64(),
+        pace,
+        proxies,
+        memory,
+    };
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report.json())? + "\n")
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    io::stdout().lock().write_all(report.table().as_bytes())?;
+    Ok(())
+}
+
+/// Progress goes to standard error, so that standard output is the report alone.
+fn say(progress: &str) {
+    writeln!(io::stderr(), "bench: {progress}").ok();
+}
+
+/// The children inherit the limit: a proxy needs two descriptors per stream.
+fn allow_many_connections() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where this is refused, the limit in force decides how far the run gets, and says so.
+    setrlimit(Resource::Nofile, limit).ok();
+}

@@ -1,0 +1,254 @@
+//! The figures as a table with the goals beside them, and as JSON.
+
+use std::{fmt::Write as _, fs};
+
+use serde_json::{Value, json};
+
+use crate::{
+    memory::Memory,
+    rounds::{Pace, Proxy, Rounds, median},
+    targets::Kind,
+};
+
+/// All that was measured.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) pace: Pace,
+    pub(crate) proxies: Vec<Proxy>,
+    pub(crate) memory: Vec<Memory>,
+    pub(crate) boundary_call_ns: Option<f64>,
+    pub(crate) pipeline_records_per_second: Option<f64>,
+    pub(crate) seconds: f64,
+}
+
+const CPU_GOALS: [(Kind, f64); 2] = [(Kind::Bare, 1.4), (Kind::Three, 2.0)];
+const HANGING_P99_GOAL: f64 = 1.05;
+const BOUNDARY_NS_GOAL: f64 = 10.0;
+const RECORDS_GOAL: f64 = 500_000.0;
+const IDLE_CONNECTION_GOAL: f64 = 16.0 * 1024.0;
+const OPEN_STREAM_GOAL: f64 = 32.0 * 1024.0;
+const DASH: &str = "-";
+
+impl Report {
+    pub(crate) fn table(&self) -> String {
+        let Pace { rounds, window, connections, chunk_delay, .. } = &self.pace;
+        let mut text = format!(
+            "\n{}: medians of {rounds} rounds of {} each, {connections} connections, 1 KB requests, \
+             0.6 KB answers or 32 chunks\n\n",
+            machine(),
+            humantime::format_duration(*window),
+        );
+        if *rounds < 3 {
+            text.push_str("A quick run: no basis for a judgement.\n\n");
+        }
+        let title =
+            format!("CPU per request, µs (chunks {} apart)", humantime::format_duration(*chunk_delay));
+        text.push_str(&table(
+            [&title, "plain", "÷ nginx", "stream", "÷ nginx", "goal ÷ nginx"],
+            &self.cpu_rows(),
+        ));
+        text.push_str(&table(
+            ["Latency added to direct, µs", "plain p50", "p99", "stream p50", "p99", "goal"],
+            &self.latency_rows(),
+        ));
+        text.push_str(&table(
+            ["Memory kept, KB", "idle connection", "open stream", "", "", "goal"],
+            &self.memory_rows(),
+        ));
+        text.push_str(&table(["In process", "", "", "", "", "goal"], &self.in_process_rows()));
+        // Writing to a String cannot fail.
+        writeln!(text, "{:.0} s in all. This machine shares its cores: quote the ratios.", self.seconds).ok();
+        text
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "machine": machine(),
+            "pace": self.pace,
+            "proxies": self.proxies,
+            "memory_bytes": self.memory,
+            "cpu_ratios_to_nginx": self.proxies.iter().map(|proxy| json!({
+                "kind": proxy.kind,
+                "plain": self.cpu_ratio(proxy, |proxy| &proxy.plain),
+                "stream": self.cpu_ratio(proxy, |proxy| &proxy.stream),
+            })).collect::<Vec<_>>(),
+            "hanging_p99_ratio": {
+                "plain": self.hanging_ratio(|proxy| &proxy.plain),
+                "stream": self.hanging_ratio(|proxy| &proxy.stream),
+            },
+            "boundary_call_ns": self.boundary_call_ns,
+            "pipeline_records_per_second": self.pipeline_records_per_second,
+            "seconds": self.seconds,
+        })
+    }
+
+    fn proxy(&self, kind: Kind) -> Option<&Proxy> {
+        self.proxies.iter().find(|proxy| proxy.kind == kind)
+    }
+
+    fn cpu_ratio(&self, proxy: &Proxy, side: fn(&Proxy) -> &Rounds) -> Option<f64> {
+        let nginx = median(&side(self.proxy(Kind::Nginx)?).cpu)?;
+        Some(median(&side(proxy).cpu)? / nginx)
+    }
+
+    /// How much a hanging exporter changes the p99 that a client sees.
+    fn hanging_ratio(&self, side: fn(&Proxy) -> &Rounds) -> Option<f64> {
+        let p99 = |kind| median(&side(self.proxy(kind)?).p99);
+        Some(p99(Kind::Hanging)? / p99(Kind::Three)?)
+    }
+
+    fn cpu_rows(&self) -> Vec<[String; 6]> {
+        let measured = self.proxies.iter().filter(|proxy| proxy.kind != Kind::Direct);
+        measured
+            .map(|proxy| {
+                let plain_ratio = self.cpu_ratio(proxy, |proxy| &proxy.plain);
+                let stream_ratio = self.cpu_ratio(proxy, |proxy| &proxy.stream);
+                let goal = CPU_GOALS.iter().find(|(kind, _)| *kind == proxy.kind).map(|(_, goal)| *goal);
+                [
+                    proxy.kind.name().to_owned(),
+                    number(median(&proxy.plain.cpu), 1),
+                    number(plain_ratio, 2),
+                    number(median(&proxy.stream.cpu), 1),
+                    number(stream_ratio, 2),
+                    goal.map_or(DASH.to_owned(), |goal| at_most(plain_ratio, goal, 1)),
+                ]
+            })
+            .collect()
+    }
+
+    fn latency_rows(&self) -> Vec<[String; 6]> {
+        let Some(direct) = self.proxy(Kind::Direct) else { return Vec::new() };
+        let mut rows: Vec<[String; 6]> = Vec::new();
+        for proxy in &self.proxies {
+            let added = |side: fn(&Proxy) -> &Rounds, figure: fn(&Rounds) -> &Vec<f64>| {
+                let own = median(figure(side(proxy)))?;
+                let base = if proxy.kind == Kind::Direct { 0.0 } else { median(figure(side(direct)))? };
+                Some(own - base)
+            };
+            let goal = if proxy.kind == Kind::Hanging {
+                let ratio = self.hanging_ratio(|proxy| &proxy.plain);
+                format!("p99 {} × healthy: {}", number(ratio, 2), at_most(ratio, HANGING_P99_GOAL, 2))
+            } else {
+                DASH.to_owned()
+            };
+            let suffix = if proxy.kind == Kind::Direct { " (whole)" } else { "" };
+            rows.push([
+                format!("{}{suffix}", proxy.kind.name()),
+                number(added(|proxy| &proxy.plain, |rounds| &rounds.p50), 0),
+                number(added(|proxy| &proxy.plain, |rounds| &rounds.p99), 0),
+                number(added(|proxy| &proxy.stream, |rounds| &rounds.p50), 0),
+                number(added(|proxy| &proxy.stream, |rounds| &rounds.p99), 0),
+                goal,
+            ]);
+        }
+        rows
+    }
+
+    fn memory_rows(&self) -> Vec<[String; 6]> {
+        let kilobytes = |bytes: f64| number(Some(bytes / 1024.0), 1);
+        let row = |memory: &Memory| {
+            let goal = if memory.kind == Kind::Nginx {
+                DASH.to_owned()
+            } else {
+                let idle = at_most(Some(memory.idle_connection), IDLE_CONNECTION_GOAL, 0);
+                let stream = at_most(Some(memory.open_stream), OPEN_STREAM_GOAL, 0);
+                format!("16: {}, 32: {}", verdict(&idle), verdict(&stream))
+            };
+            let (idle, stream) = (kilobytes(memory.idle_connection), kilobytes(memory.open_stream));
+            [memory.kind.name().to_owned(), idle, stream, String::new(), String::new(), goal]
+        };
+        self.memory.iter().map(row).collect()
+    }
+
+    fn in_process_rows(&self) -> Vec<[String; 6]> {
+        let row = |name: &str, value: String, goal: String| {
+            [name.to_owned(), value, String::new(), String::new(), String::new(), goal]
+        };
+        let (call, records) = (self.boundary_call_ns, self.pipeline_records_per_second);
+        vec![
+            row("one boundary call, ns", number(call, 1), at_most(call, BOUNDARY_NS_GOAL, 0)),
+            row("2 KB records a second, per core", number(records, 0), at_least(records, RECORDS_GOAL)),
+        ]
+    }
+}
+
+fn at_most(value: Option<f64>, goal: f64, digits: usize) -> String {
+    judged(value.map(|value| value <= goal), &format!("at most {goal:.digits$}"))
+}
+
+fn at_least(value: Option<f64>, goal: f64) -> String {
+    judged(value.map(|value| value >= goal), &format!("at least {goal}"))
+}
+
+fn judged(reached: Option<bool>, goal: &str) -> String {
+    match reached {
+        Some(true) => format!("{goal}: reached"),
+        Some(false) => format!("{goal}: MISSED"),
+        None => goal.to_owned(),
+    }
+}
+
+fn verdict(judged: &str) -> &str {
+    judged.rsplit(": ").next().unwrap_or(judged)
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or(DASH.to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// The first column to the left, the others to the right, the goal after them.
+fn table(head: [&str; 6], rows: &[[String; 6]]) -> String {
+    let head = head.map(str::to_owned);
+    let mut widths = [40, 9, 8, 10, 8, 0];
+    for row in rows.iter().chain([&head]) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in [&head].into_iter().chain(rows) {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            match column {
+                0 => write!(line, "{cell:<width$}"),
+                5 => write!(line, "   {cell}"),
+                _ => write!(line, "  {cell:>width$}"),
+            }
+            .ok();
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text.push('\n');
+    text
+}
+
+fn machine() -> String {
+    let model = fs::read_to_string("/proc/cpuinfo").ok().and_then(|info| {
+        let line = info.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{cores} cores of {}", model.as_deref().unwrap_or("an unknown processor"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let row = ["a", "1", "", "22", "", "goal"].map(str::to_owned);
+        let text = table(["name", "x", "y", "z", "", ""], &[row]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0].find('x'), lines[1].find('1'));
+        assert!(lines[1].ends_with("   goal"));
+    }
+
+    #[test]
+    fn a_goal_says_whether_it_was_reached() {
+        assert_eq!(at_most(Some(1.0), 1.4, 1), "at most 1.4: reached");
+        assert_eq!(at_most(Some(1.5), 1.4, 1), "at most 1.4: MISSED");
+        assert_eq!(at_least(None, 500_000.0), "at least 500000");
+    }
+}

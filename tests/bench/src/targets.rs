@@ -1,0 +1,307 @@
+//! Starts what is measured: nginx, the gateway in its configurations, and the upstream behind all of them.
+
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tempfile::TempDir;
+
+use crate::{
+    Error,
+    process::{Process, announced_address, free_addresses, wait_until_listening},
+};
+
+/// What the load goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// Nothing: what is added is added to this.
+    Direct,
+    /// nginx as a plain reverse proxy: the yardstick.
+    Nginx,
+    /// The gateway without plugins.
+    Bare,
+    /// The gateway with `file`, `prometheus` and `console`.
+    Three,
+    /// The same, and an exporter that hangs in its first call.
+    Hanging,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] = [Self::Direct, Self::Nginx, Self::Bare, Self::Three, Self::Hanging];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Nginx => "nginx, plain proxy",
+            Self::Bare => "gateway, no plugins",
+            Self::Three => "gateway, file + prometheus + console",
+            Self::Hanging => "the same + one that hangs",
+        }
+    }
+}
+
+/// The programs and plugins that are measured.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Binaries {
+    /// The gateway; by default beside this program.
+    #[arg(long, env = "MAGICAPI_GATEWAY_BIN")]
+    gateway: Option<PathBuf>,
+    /// The upstream; by default beside this program.
+    #[arg(long, env = "DEMO_PROVIDER_BIN")]
+    demo_provider: Option<PathBuf>,
+    #[arg(long, env = "NGINX_BIN", default_value = "nginx")]
+    nginx: PathBuf,
+    /// Where the plugins' libraries are; by default beside the gateway.
+    #[arg(long)]
+    plugin_dir: Option<PathBuf>,
+    /// Measures only direct and nginx.
+    #[arg(long)]
+    without_gateway: bool,
+}
+
+impl Binaries {
+    /// The same with every default filled in, and everything seen to be there.
+    pub(crate) fn resolved(&self) -> Result<Self, Error> {
+        let here = env::current_exe()?;
+        let here = here.parent().ok_or("this program has no folder")?;
+        let or_beside = |path: &Option<PathBuf>, name: &str| path.clone().unwrap_or_else(|| here.join(name));
+        let gateway = or_beside(&self.gateway, "magicapi-gateway");
+        let demo_provider = or_beside(&self.demo_provider, "demo-provider");
+        let beside_gateway = gateway.parent().unwrap_or(Path::new(".")).to_owned();
+        let plugin_dir = self.plugin_dir.clone().unwrap_or(beside_gateway);
+        exists(&demo_provider, "cargo build --release -p demo-provider")?;
+        if !self.without_gateway {
+            exists(&gateway, "cargo build --release -p magicapi-gateway")?;
+            for plugin in THREE.iter().chain([&HANGING]) {
+                exists(&plugin_dir.join(plugin.file), "cargo build --release --workspace")?;
+            }
+        }
+        Ok(Self {
+            gateway: Some(gateway),
+            demo_provider: Some(demo_provider),
+            nginx: on_path(&self.nginx)?,
+            plugin_dir: Some(fs::canonicalize(&plugin_dir)?),
+            without_gateway: self.without_gateway,
+        })
+    }
+
+    pub(crate) fn has(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Direct | Kind::Nginx) || !self.without_gateway
+    }
+}
+
+fn exists(path: &Path, cure: &str) -> Result<(), Error> {
+    if path.is_file() { Ok(()) } else { Err(format!("{} is missing; run: {cure}", path.display()).into()) }
+}
+
+fn on_path(program: &Path) -> Result<PathBuf, Error> {
+    if program.components().count() > 1 {
+        return exists(program, "tests/setup.sh").map(|()| program.to_owned());
+    }
+    let folders = env::var_os("PATH").unwrap_or_default();
+    // Debian keeps servers where not everyone's PATH leads.
+    env::split_paths(&folders)
+        .chain(["/usr/sbin".into()])
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+        .ok_or_else(|| format!("{} is not on the PATH; run: tests/setup.sh", program.display()).into())
+}
+
+/// The provider behind every proxy.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    _process: Process,
+}
+
+impl Upstream {
+    pub(crate) fn start(binaries: &Binaries) -> Result<Self, Error> {
+        let program = binaries.demo_provider.as_ref().ok_or("no demo provider")?;
+        let mut command = Command::new(program);
+        command
+            .args(["--listen", "127.0.0.1:0", "--chunk-delay", "0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let stdout = process.stdout().ok_or("no standard output")?;
+        Ok(Self { address: announced_address(stdout, "listening on http://")?, _process: process })
+    }
+}
+
+/// Something that takes requests, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Where plain requests go.
+    pub(crate) plain: SocketAddr,
+    /// Where requests for streams go.
+    pub(crate) stream: SocketAddr,
+    /// None for the upstream itself.
+    process: Option<Process>,
+    _folder: TempDir,
+}
+
+impl Running {
+    pub(crate) fn start(kind: Kind, binaries: &Binaries, upstream: &Upstream) -> Result<Self, Error> {
+        let folder = tempfile::Builder::new().prefix("magicapi-bench-").tempdir()?;
+        match kind {
+            Kind::Direct => {
+                let address = upstream.address;
+                Ok(Self { plain: address, stream: address, process: None, _folder: folder })
+            }
+            Kind::Nginx => nginx(&binaries.nginx, upstream.address, folder),
+            Kind::Bare => gateway(binaries, upstream.address, folder, &[]),
+            Kind::Three => gateway(binaries, upstream.address, folder, &THREE),
+            Kind::Hanging => {
+                let [one, two, three] = THREE;
+                gateway(binaries, upstream.address, folder, &[one, two, three, HANGING])
+            }
+        }
+    }
+
+    pub(crate) fn cpu(&self) -> Result<Option<Duration>, Error> {
+        self.process.as_ref().map(Process::cpu).transpose()
+    }
+
+    pub(crate) fn settled_cpu(&self, limit: Duration) -> Result<Option<Duration>, Error> {
+        self.process.as_ref().map(|process| process.settled_cpu(limit)).transpose()
+    }
+
+    pub(crate) fn memory(&self) -> Result<u64, Error> {
+        self.process.as_ref().map_or(Ok(0), Process::settled_memory)
+    }
+}
+
+fn nginx(program: &Path, upstream: SocketAddr, folder: TempDir) -> Result<Running, Error> {
+    let [plain, stream] = free_addresses()?;
+    let config = folder.path().join("nginx.conf");
+    fs::write(&config, nginx_config(folder.path(), upstream, plain, stream))?;
+    let mut command = Command::new(program);
+    command.arg("-p").arg(folder.path()).arg("-e").arg("stderr").arg("-c").arg(&config).stdin(Stdio::null());
+    let mut process = Process::spawn(&mut command)?;
+    wait_until_listening(&mut process, stream)?;
+    Ok(Running { plain, stream, process: Some(process), _folder: folder })
+}
+
+/// One worker in one process, so that there is one process to measure and to stop.
+fn nginx_config(folder: &Path, upstream: SocketAddr, plain: SocketAddr, stream: SocketAddr) -> String {
+    let folder = folder.display();
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("    {name}_temp_path {folder}/{name};\n"))
+        .concat();
+    format!(
+        r#"daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr error;
+events {{ worker_connections 16384; }}
+http {{
+{temporary}    access_log off;
+    keepalive_timeout 600s;
+    keepalive_requests 1000000000;
+    upstream provider {{
+        server {upstream};
+        keepalive 1024;
+        keepalive_timeout 600s;
+        keepalive_requests 1000000000;
+    }}
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    server {{
+        listen {plain} backlog=4096;
+        location / {{ proxy_pass http://provider; }}
+    }}
+    server {{
+        listen {stream} backlog=4096;
+        location / {{ proxy_pass http://provider; proxy_buffering off; }}
+    }}
+}}
+"#
+    )
+}
+
+/// A plugin as the measured configurations name it.
+#[derive(Debug, Clone, Copy)]
+struct Plugin {
+    name: &'static str,
+    file: &'static str,
+    /// Its settings; `{folder}` is a temporary folder.
+    settings: &'static str,
+}
+
+/// The usual three. The console writes to standard output, which is /dev/null.
+const THREE: [Plugin; 3] = [
+    Plugin {
+        name: "file",
+        file: "libfile_exporter.so",
+        // Few kept files: a run writes gigabytes.
+        settings: r#"path = "{folder}/records.jsonl"
+keep = 1"#,
+    },
+    Plugin { name: "prometheus", file: "libprometheus_exporter.so", settings: "" },
+    Plugin { name: "console", file: "libconsole_exporter.so", settings: "" },
+];
+
+/// The probe plugin, told never to return from `export`.
+const HANGING: Plugin =
+    Plugin { name: "hanging", file: "libprobe_exporter.so", settings: r#"script = ["hang"]"# };
+
+fn gateway(
+    binaries: &Binaries,
+    upstream: SocketAddr,
+    folder: TempDir,
+    plugins: &[Plugin],
+) -> Result<Running, Error> {
+    let config = folder.path().join("gateway.toml");
+    let plugin_dir = binaries.plugin_dir.as_ref().ok_or("no plugin folder")?;
+    fs::write(&config, gateway_config(upstream, plugin_dir, folder.path(), plugins)?)?;
+    let mut command = Command::new(binaries.gateway.as_ref().ok_or("no gateway")?);
+    command.arg("--config").arg(&config).current_dir(folder.path());
+    // These would override the file.
+    for name in ["HOST", "PORT", "MAGICAPI_CONFIG", "ENABLED_EXPORTERS"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut process = Process::spawn(&mut command)?;
+    let stderr = process.stderr().ok_or("no standard error")?;
+    let address = announced_address(stderr, "listening on http://")?;
+    Ok(Running { plain: address, stream: address, process: Some(process), _folder: folder })
+}
+
+/// Everything that is not named here has its default, as with a user.
+fn gateway_config(
+    upstream: SocketAddr,
+    plugin_dir: &Path,
+    folder: &Path,
+    plugins: &[Plugin],
+) -> Result<String, std::fmt::Error> {
+    let mut text = format!(
+        r#"[server]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[proxy]
+default_provider = "upstream"
+[providers.upstream]
+kind = "openai"
+base_url = "http://{upstream}"
+"#
+    );
+    for Plugin { name, file, settings } in plugins {
+        let path = plugin_dir.join(file);
+        let settings = settings.replace("{folder}", &folder.display().to_string());
+        write!(
+            text,
+            "[[plugin]]\nname = \"{name}\"\npath = \"{}\"\n[plugin.config]\n{settings}\n",
+            path.display()
+        )?;
+    }
+    Ok(text)
+}

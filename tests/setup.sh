@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Installs what the tests need: programs by apt, Python and Node packages into .deps. Quick when nothing is missing.
+#
+#     tests/setup.sh
+#
+# MAGICAPI_DEPS names another folder than .deps. Every step has a stamp of the versions it installed, so a changed pin,
+# another Python or a moved checkout is set up anew, and nothing else is.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+deps="${MAGICAPI_DEPS:-$root/.deps}"
+clients="$root/tests/clients"
+# Debian keeps servers in /usr/sbin, which is not on everyone's PATH.
+export PATH="$PATH:/usr/sbin:/sbin"
+
+# program=Debian package
+programs=(prometheus=prometheus promtool=prometheus nginx=nginx-light wrk=wrk node=nodejs npm=npm)
+
+running="" made_policy=""
+
+main() {
+    local started=$EPOCHREALTIME
+    exec 8>&2
+    trap on_exit EXIT
+    mkdir -p "$deps"
+    # One set-up at a time: tests of several packages may ask for it together.
+    exec 9>"$deps/.lock"
+    flock 9
+    step "system programs" system_programs
+    step "python packages" python_packages
+    step "node packages" node_packages
+    printf 'setup: ready in %s\n' "$(seconds_since "$started")"
+}
+
+# Runs one step and prints one line: what it found or did, and how long that took. Its output shows only when it fails.
+step() {
+    local started=$EPOCHREALTIME
+    running="$1" outcome="installed"
+    "$2" >"$(log_of "$1")" 2>&1 </dev/null 9>&-
+    printf 'setup: %-16s %s (%s)\n' "$1" "$outcome" "$(seconds_since "$started")"
+    running=""
+}
+
+log_of() { printf '%s/.setup-%s.log' "$deps" "${1// /-}"; }
+
+on_exit() {
+    local code=$?
+    if [[ -n $made_policy ]]; then rm -f "$made_policy"; fi
+    if ((code != 0)) && [[ -n $running ]]; then
+        printf 'setup: %-16s FAILED\n' "$running" >&8
+        tail -n 40 "$(log_of "$running")" | sed 's/^/    /' >&8
+    fi
+}
+
+system_programs() {
+    local missing=() pair
+    for pair in "${programs[@]}"; do
+        command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    { python3 -m venv --help && python3 -m ensurepip --version; } >/dev/null || missing+=(python3 python3-venv)
+    if ((${#missing[@]} == 0)); then
+        outcome="present"
+        return
+    fi
+    apt_install "${missing[@]}"
+    for pair in "${programs[@]}"; do
+        command -v "${pair%%=*}" || fail "${pair%%=*} is still missing after 'apt-get install ${pair#*=}'"
+    done
+}
+
+apt_install() {
+    local command="apt-get update && apt-get install -y --no-install-recommends $*"
+    command -v apt-get >/dev/null || fail "missing: $*. This system has no apt; install them with its own package manager."
+    ((EUID == 0)) || fail "missing: $*. Run: sudo sh -c '$command'"
+    start_no_servers
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update
+    apt-get install -y --no-install-recommends "$@" || fail "could not install: $*. Run by hand: $command"
+}
+
+# The packages would start nginx and prometheus as services; the tests start their own, on free ports.
+start_no_servers() {
+    local policy=/usr/sbin/policy-rc.d
+    if [[ -e $policy ]]; then return; fi
+    made_policy="$policy"
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+}
+
+python_packages() {
+    local wanted="$clients/python/requirements.txt" venv="$deps/python" key
+    key="$(python3 -V) $venv $(checksum "$wanted")"
+    if stamped "$venv" "$key"; then return; fi
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "$(python3 -V) is too old; 3.10 or newer is needed"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    # The list names every package, so that nothing is resolved and no unpinned version slips in.
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r "$wanted"
+    printf '%s\n' "$key" >"$venv/.stamp"
+}
+
+node_packages() {
+    local wanted="$clients/node" folder="$deps/node" key
+    key="$(node --version) $(checksum "$wanted/package.json" "$wanted/package-lock.json")"
+    if stamped "$folder" "$key"; then return; fi
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    cp "$wanted/package.json" "$wanted/package-lock.json" "$wanted/.npmrc" "$folder/"
+    (cd "$folder" && npm ci --no-audit --no-fund --ignore-scripts)
+    printf '%s\n' "$key" >"$folder/.stamp"
+}
+
+stamped() {
+    [[ -f $1/.stamp && $(<"$1/.stamp") == "$2" ]] || return 1
+    outcome="up to date"
+}
+
+checksum() { cat "$@" | sha256sum | cut -c1-16; }
+
+seconds_since() { awk -v from="$1" -v to="$EPOCHREALTIME" 'BEGIN { printf "%.1f s", to - from }'; }
+
+fail() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
+main "$@"

@@ -375,4 +375,4 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -109,7 +109,7 @@ async fn a_scrape_waits_for_an_export_only_so_long_and_does_no_harm() {
         let plugin = Arc::clone(&plugin);
         async move { plugin.export(0, records(1), 0, AMPLE).await }
     });
-    while plugin.workers[0].activity.running().is_none() {
+    while !plugin.is_in_a_call() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let failed = plugin.scrape(scrape_format::PROMETHEUS_TEXT, Duration::from_millis(50)).await.unwrap_err();
@@ -175,7 +175,7 @@ async fn a_stop_during_a_long_call_waits_no_longer_than_it_may() {
         let plugin = Arc::clone(&plugin);
         async move { plugin.export(0, records(1), 0, AMPLE).await }
     });
-    while plugin.workers[0].activity.running().is_none() {
+    while !plugin.is_in_a_call() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let begun = Instant::now();

@@ -246,6 +246,11 @@ impl Plugin {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_in_a_call(&self) -> bool {
+        self.workers.iter().any(|lane| lane.activity.running().is_some())
+    }
+
     fn admit(&self) -> Result<(), CallFailed> {
         match self.state() {
             State::Running => Ok(()),

@@ -331,3 +331,140 @@ fn is_zlib(pieces: &[Piece]) -> bool {
     let (Some(first), Some(second)) = (bytes.next(), bytes.next()) else { return true };
     first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::{DeflateEncoder, GzEncoder, ZlibEncoder}};
+
+    use super::*;
+    use crate::recorder::golden::{captured, piece};
+
+    /// `bytes` in every coding that is known.
+    pub(in crate::recorder) fn encoded(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+        let level = Compression::fast();
+        let mut gzip = GzEncoder::new(Vec::new(), level);
+        let mut zlib = ZlibEncoder::new(Vec::new(), level);
+        let mut bare = DeflateEncoder::new(Vec::new(), level);
+        let mut brotli = brotli::CompressorWriter::new(Vec::new(), 4096, 4, 20);
+        for encoder in [&mut gzip as &mut dyn Write, &mut zlib, &mut bare, &mut brotli] {
+            encoder.write_all(bytes).unwrap();
+        }
+        vec![
+            ("gzip", gzip.finish().unwrap()),
+            ("deflate", zlib.finish().unwrap()),
+            ("deflate", bare.finish().unwrap()),
+            ("br", brotli.into_inner()),
+        ]
+    }
+
+    fn read_json(captured: &Captured, limit: usize) -> Body {
+        read(captured, limit, |_| ()).0
+    }
+
+    fn in_coding(coding: &'static str, bytes: &[u8]) -> Captured {
+        let mut captured = captured("application/json", vec![piece(bytes, 0)]);
+        captured.content_encoding = Some(HeaderValue::from_static(coding));
+        captured
+    }
+
+    #[test]
+    fn a_body_in_any_known_coding_is_read_as_if_it_had_none() {
+        let json = format!("{{\"model\":\"m\",\"text\":\"{}\"}}", "wörd ".repeat(3000));
+        for (coding, bytes) in encoded(json.as_bytes()) {
+            let captured = in_coding(coding, &bytes);
+            let (body, model) = read(&captured, 1 << 20, |fields| fields.text("model").map(|text| text.into_owned()));
+            assert_eq!(body, Body::Json(json.clone().into()), "{coding}");
+            assert_eq!(model.flatten().as_deref(), Some("m"), "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_few_bytes_that_decode_to_very_many_are_shed_and_cost_no_more_than_the_limit() {
+        let json = format!("{{\"model\":\"m\",\"text\":\"{}\"}}", "a".repeat(20 << 20));
+        for (coding, bytes) in encoded(json.as_bytes()) {
+            let captured = in_coding(coding, &bytes);
+            let opened = open(&captured, 1 << 16).unwrap();
+            assert!(!opened.is_whole(), "{coding}");
+            assert!(opened.contiguous().len() <= 1 << 16, "{coding}");
+            let (body, model) = read(&captured, 1 << 16, |fields| fields.text("model").map(|text| text.into_owned()));
+            assert_eq!((body, model.flatten().as_deref()), (Body::Shed, Some("m")), "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_body_in_no_known_coding_or_not_in_the_one_it_names_is_described() {
+        for (coding, bytes) in [("zstd", b"{}".as_slice()), ("gzip, br", b"{}"), ("gzip", b"{\"a\":1}"), ("br", b"{\"a\":1}xx")] {
+            let Body::Described(described) = read_json(&in_coding(coding, bytes), 1 << 20) else { panic!("{coding}") };
+            assert_eq!((described.size, described.sha256.is_some()), (bytes.len() as u64, true), "{coding}");
+        }
+        assert_eq!(read_json(&in_coding("identity", b"{}"), 1 << 20), Body::Json("{}".into()));
+    }
+
+    #[test]
+    fn json_is_carried_on_one_line_and_in_its_own_memory() {
+        let bytes = Bytes::from_static(b" {\r\n \"a\": [1,\n2] }\n");
+        let captured = captured("text/plain", vec![Piece { bytes: bytes.clone(), at: Duration::ZERO }]);
+        let Body::Json(json) = read_json(&captured, 1 << 20) else { panic!() };
+        assert_eq!(json, "{   \"a\": [1, 2] }".as_bytes());
+        assert!(!bytes.as_ptr_range().contains(&json.as_ptr()));
+    }
+
+    #[test]
+    fn what_is_not_json_is_described_with_its_hash() {
+        let cases: [(&'static str, &[u8]); 6] = [
+            ("multipart/form-data; boundary=x", b"--x\r\n"),
+            ("audio/mpeg", &[0xff, 0xfb, 0x90]),
+            ("text/plain", b"5"),
+            ("application/json", b"{\"a\":"),
+            ("application/json", b"{\"a\":\"\xff\"}"),
+            ("text/html", b"<html>"),
+        ];
+        for (content_type, bytes) in cases {
+            let Body::Described(described) = read_json(&captured(content_type, vec![piece(bytes, 0)]), 1 << 20) else {
+                panic!("{content_type}")
+            };
+            assert_eq!(described.content_type.as_deref(), Some(content_type));
+            assert_eq!(described.size, bytes.len() as u64);
+            assert_eq!(described.sha256.map(|hash| hash.len()), Some(64));
+        }
+        let Body::Described(abc) = read_json(&captured("text/plain", vec![piece("a", 0), piece("bc", 1)]), 9) else { panic!() };
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(abc.sha256.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn a_bare_value_is_json_where_it_is_said_to_be() {
+        assert_eq!(read_json(&captured("application/problem+json", vec![piece("5", 0)]), 9), Body::Json("5".into()));
+        assert_eq!(read_json(&captured("text/plain", vec![piece("[1]", 0)]), 9), Body::Json("[1]".into()));
+    }
+
+    #[test]
+    fn of_a_large_body_the_facts_at_its_ends_are_read() {
+        let ends = |content_type: &'static str, head: &str, tail: &str| {
+            let mut captured = captured(content_type, Vec::new());
+            captured.size = 50 << 20;
+            captured.kept = Kept::Ends { head: vec![piece(head, 0)], tail: Bytes::copy_from_slice(tail.as_bytes()) };
+            let facts = |fields: &Fields<'_>| {
+                (fields.text("model").map(|text| text.into_owned()), fields.get("usage").map(str::to_owned))
+            };
+            let (body, facts) = read(&captured, 1 << 20, facts);
+            (body, facts.unwrap_or_default())
+        };
+        let usage = r#"{"prompt_tokens":8,"total_tokens":8}"#;
+        let both = (Some("m".to_owned()), Some(usage.to_owned()));
+        let json = "application/json";
+        let embeddings = format!(r#"1,0.2]}}],"model":"m","usage":{usage}}}"#);
+        assert_eq!(ends(json, r#"{"object":"list","data":[{"embedding":[0."#, &embeddings), (Body::Shed, both.clone()));
+        let chat = format!(r#"…"}}}}],"usage":{usage},"service_tier":"default"}}"#);
+        assert_eq!(ends(json, r#"{"id":"c","model":"m","choices":[{"#, &chat), (Body::Shed, both));
+        // Inside of a string, or of an inner object, it is not the answer's.
+        let none = (Body::Shed, (None, None));
+        assert_eq!(ends(json, "{", &format!(r#" \"usage\":{usage}}} \"usage\": "}}"#)), none);
+        assert_eq!(ends(json, "{", &format!(r#"{{"inner":{{"usage":{usage}}},"x":1}}"#)), none);
+        assert_eq!(ends(json, "{", &format!(r#""usage":{usage}"#)), none, "cut off");
+        let Body::Described(audio) = ends("audio/mpeg", "ID3", "zzz").0 else { panic!() };
+        assert_eq!((audio.size, audio.sha256), (50 << 20, None));
+    }
+}

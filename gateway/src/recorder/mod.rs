@@ -23,6 +23,8 @@ pub(crate) mod intake;
 pub(crate) mod fold;
 pub(crate) mod fold_chunks;
 pub(crate) mod fold_responses;
+#[cfg(test)]
+mod golden;
 pub(crate) mod json;
 pub(crate) mod sse;
 mod template;

@@ -204,7 +204,7 @@ impl Builder<'_> {
             key.push(self.part(Source::Field(*field), name));
         }
         let types: Vec<_> = metric.values.iter().map(|(of, _)| (*of).to_owned()).collect();
-        let typed = (types[0] != "").then(|| self.fixed(&types));
+        let typed = (!types[0].is_empty()).then(|| self.fixed(&types));
         if typed.is_some() {
             names.push("type".to_owned());
         }
@@ -253,7 +253,9 @@ impl Builder<'_> {
             Kind::Histogram => histogram("buckets", &metric.buckets)?,
         };
         let what = match (&metric.value, metric.kind) {
-            (Some(source), _) => What::Number(Source::parse(source).map_err(|error| format!("value: {error}"))?),
+            (Some(source), _) => {
+                What::Number(Source::parse(source).map_err(|error| format!("value: {error}"))?)
+            }
             (None, Kind::Counter) => What::One,
             (None, _) => return Err("value: only a counter can do without".to_owned()),
         };
@@ -269,7 +271,10 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn custom_labels(&mut self, labels: &BTreeMap<String, String>) -> Result<(Vec<String>, Vec<Part>), String> {
+    fn custom_labels(
+        &mut self,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(Vec<String>, Vec<Part>), String> {
         if labels.len() > MAX_LABELS {
             return Err(format!("labels: a metric can have {MAX_LABELS} at the most"));
         }
@@ -294,11 +299,14 @@ impl Builder<'_> {
         if !is_name {
             return Err("name: letters, digits and `_` make a metric's name".to_owned());
         }
-        if let Some(suffix) = ["_total", "_created", "_sum", "_count", "_bucket", "_info"].iter().find(|s| name.ends_with(**s)) {
+        if let Some(suffix) =
+            ["_total", "_created", "_sum", "_count", "_bucket", "_info"].iter().find(|s| name.ends_with(**s))
+        {
             return Err(format!("name: `{suffix}` at its end has a meaning of its own"));
         }
         let full = format!("{}{name}", self.config.prefix);
-        let is_taken = ABOUT_ITSELF.contains(&name) || self.metrics.families.iter().any(|family| family.name == full);
+        let is_taken =
+            ABOUT_ITSELF.contains(&name) || self.metrics.families.iter().any(|family| family.name == full);
         if is_taken {
             return Err("name: another metric has it".to_owned());
         }
@@ -308,7 +316,14 @@ impl Builder<'_> {
         Ok(name.to_owned())
     }
 
-    fn add_family(&mut self, name: &str, help: &str, unit: &'static str, shape: Shape, labels: Vec<String>) -> usize {
+    fn add_family(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: &'static str,
+        shape: Shape,
+        labels: Vec<String>,
+    ) -> usize {
         let name = format!("{}{name}", self.config.prefix);
         self.metrics.families.push(Family::new(name, help.to_owned(), unit, shape, labels));
         self.metrics.families.len() - 1
@@ -346,7 +361,9 @@ impl Builder<'_> {
 fn check_prefix(prefix: &str) -> Result<(), String> {
     let starts = prefix.starts_with(|c: char| c.is_ascii_alphabetic());
     if !starts || !prefix.ends_with('_') || !prefix.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return Err(format!("prefix: `{prefix}` must be letters, digits and `_`, with a letter first and a `_` last"));
+        return Err(format!(
+            "prefix: `{prefix}` must be letters, digits and `_`, with a letter first and a `_` last"
+        ));
     }
     match FOREIGN.iter().find(|foreign| prefix.starts_with(**foreign)) {
         Some(foreign) => Err(format!("prefix: names with `{foreign}` are the gateway's own")),
@@ -359,7 +376,11 @@ const MAX_BOUNDS: usize = 64;
 
 fn histogram(setting: &str, bounds: &[f64]) -> Result<Shape, String> {
     let rises = bounds.windows(2).all(|pair| pair[0] < pair[1]);
-    if bounds.is_empty() || bounds.len() > MAX_BOUNDS || !rises || !bounds.iter().all(|bound| bound.is_finite()) {
+    if bounds.is_empty()
+        || bounds.len() > MAX_BOUNDS
+        || !rises
+        || !bounds.iter().all(|bound| bound.is_finite())
+    {
         return Err(format!("{setting}: between 1 and {MAX_BOUNDS} rising numbers are needed"));
     }
     Ok(Shape::Histogram(Arc::from(bounds)))
@@ -375,7 +396,8 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_work_are_named() {
-        let custom = |more: &str| format!(r#"{{"metrics":[{{"name":"x","kind":"counter","help":"h",{more}}}]}}"#);
+        let custom =
+            |more: &str| format!(r#"{{"metrics":[{{"name":"x","kind":"counter","help":"h",{more}}}]}}"#);
         for (settings, expected) in [
             (r#"{"prefix":"magicapi_gateway_llm_"}"#.to_owned(), "prefix: names with `magicapi_gateway_`"),
             (r#"{"prefix":"1_"}"#.to_owned(), "prefix: `1_` must be"),
@@ -384,15 +406,33 @@ mod tests {
             (r#"{"extra_labels":{"le":"org_id"}}"#.to_owned(), "extra_labels: `le` cannot"),
             (r#"{"extra_labels":{"model":"org_id"}}"#.to_owned(), "extra_labels: `model` is a label"),
             (r#"{"extra_labels":{"type":"org_id"}}"#.to_owned(), "extra_labels: `type` is a label"),
-            (r#"{"extra_labels":{"org":"organisation"}}"#.to_owned(), "extra_labels: `organisation` is no field"),
+            (
+                r#"{"extra_labels":{"org":"organisation"}}"#.to_owned(),
+                "extra_labels: `organisation` is no field",
+            ),
             (custom(r#""value":"nope""#), "metrics: `x`: value: `nope` is no field"),
             (custom(r#""scale":0"#), "metrics: `x`: scale: "),
             (custom(r#""labels":{"a-b":"path"}"#), "metrics: `x`: labels: `a-b` cannot"),
-            (r#"{"metrics":[{"name":"requests_total","kind":"counter","help":"h"}]}"#.to_owned(), "another metric has it"),
-            (r#"{"metrics":[{"name":"series","kind":"gauge","help":"h","value":"cost"}]}"#.to_owned(), "another metric has it"),
-            (r#"{"metrics":[{"name":"a_total","kind":"gauge","help":"h","value":"cost"}]}"#.to_owned(), "a meaning of its own"),
-            (r#"{"metrics":[{"name":"a","kind":"gauge","help":"h"}]}"#.to_owned(), "only a counter can do without"),
-            (r#"{"metrics":[{"name":"a b","kind":"counter","help":"h"}]}"#.to_owned(), "letters, digits and `_`"),
+            (
+                r#"{"metrics":[{"name":"requests_total","kind":"counter","help":"h"}]}"#.to_owned(),
+                "another metric has it",
+            ),
+            (
+                r#"{"metrics":[{"name":"series","kind":"gauge","help":"h","value":"cost"}]}"#.to_owned(),
+                "another metric has it",
+            ),
+            (
+                r#"{"metrics":[{"name":"a_total","kind":"gauge","help":"h","value":"cost"}]}"#.to_owned(),
+                "a meaning of its own",
+            ),
+            (
+                r#"{"metrics":[{"name":"a","kind":"gauge","help":"h"}]}"#.to_owned(),
+                "only a counter can do without",
+            ),
+            (
+                r#"{"metrics":[{"name":"a b","kind":"counter","help":"h"}]}"#.to_owned(),
+                "letters, digits and `_`",
+            ),
             (r#"{"metrics":[{"name":"a","kind":"counter","help":""}]}"#.to_owned(), "help: say"),
         ] {
             let error = refusal(&settings);

@@ -52,7 +52,8 @@ pub struct Config {
 impl Default for Config {
     /// The histograms' bounds are those that OpenTelemetry recommends for generative AI.
     fn default() -> Self {
-        let powers = |first: f64, factor: f64, count: i32| (0..count).map(|n| first * factor.powi(n)).collect();
+        let powers =
+            |first: f64, factor: f64, count: i32| (0..count).map(|n| first * factor.powi(n)).collect();
         Self {
             prefix: "magicapi_llm_".to_owned(),
             models: Vec::new(),
@@ -137,9 +138,12 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused() {
-        for settings in [r#"{"max_serie":1}"#, r#"{"metrics":[{"name":"a","kind":"counter","help":"b","bucket":[1]}]}"#]
+        for settings in
+            [r#"{"max_serie":1}"#, r#"{"metrics":[{"name":"a","kind":"counter","help":"b","bucket":[1]}]}"#]
         {
-            assert!(serde_json::from_str::<Config>(settings).unwrap_err().to_string().contains("unknown field"));
+            assert!(
+                serde_json::from_str::<Config>(settings).unwrap_err().to_string().contains("unknown field")
+            );
         }
     }
 }

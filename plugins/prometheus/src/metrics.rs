@@ -1,7 +1,5 @@
 //! All metrics of an instance: from a record to the series it touches.
 
-use std::borrow::Cow;
-
 use crate::{
     field::{Field, Value},
     label::{self, OTHER, Values},
@@ -105,8 +103,9 @@ impl Metrics {
             }
             let key = &mut key[..observer.key.len()];
             let family = &mut self.families[observer.family];
-            let series =
-                family.find(key).unwrap_or_else(|| add(family, &self.dimensions, observer, key, &mut self.budget));
+            let series = family
+                .find(key)
+                .unwrap_or_else(|| add(family, &self.dimensions, observer, key, &mut self.budget));
             family.observe(series, value * observer.scale, exemplar);
         }
     }
@@ -160,8 +159,8 @@ impl Dimension {
 
 /// A label's text. A number that is not whole is none: it would have a value per request.
 #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]
-fn text<'a>(value: &'a Cow<'_, Value<'_>>, digits: &'a mut itoa::Buffer) -> Option<&'a str> {
-    match &**value {
+fn text<'a>(value: &'a Value<'_>, digits: &'a mut itoa::Buffer) -> Option<&'a str> {
+    match value {
         Value::Text(text) => Some(text),
         Value::Bool(is) => Some(if *is { "true" } else { "false" }),
         Value::Number(number) if number.fract() == 0.0 && number.abs() < 1e15 => {

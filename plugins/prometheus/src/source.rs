@@ -68,9 +68,9 @@ pub struct Pointer(Vec<String>);
 
 impl Pointer {
     fn parse(text: &str) -> Result<Self, String> {
-        let tokens = text
-            .strip_prefix('/')
-            .ok_or_else(|| format!("`{text}` is no JSON pointer: it starts with `/`, as in `/usage/total_tokens`"))?;
+        let tokens = text.strip_prefix('/').ok_or_else(|| {
+            format!("`{text}` is no JSON pointer: it starts with `/`, as in `/usage/total_tokens`")
+        })?;
         Ok(Self(tokens.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect()))
     }
 
@@ -121,7 +121,9 @@ impl<'de: 'a, 'a> Visitor<'de> for Step<'_, 'a> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Ok(index) = self.tokens[0].parse::<usize>() else { return Err(A::Error::custom("no such place")) };
+        let Ok(index) = self.tokens[0].parse::<usize>() else {
+            return Err(A::Error::custom("no such place"));
+        };
         for _ in 0..index {
             if seq.next_element::<IgnoredAny>()?.is_none() {
                 return Ok(());

@@ -1,0 +1,30 @@
+//! What the end-to-end tests stand on: the gateway's real binary with real plugins, and what it talks to.
+//!
+//! ```no_run
+//! # use end_to_end::{Gateway, Provider};
+//! # async fn test() {
+//! let provider = Provider::start().await;
+//! let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter().start().await;
+//! let answer = gateway.post("/v1/chat/completions", r#"{"model":"demo","messages":[]}"#).await;
+//! let record = gateway.record().await;
+//! # }
+//! ```
+//!
+//! Everything listens on free ports of 127.0.0.1 and is stopped by its process id when it is dropped.
+
+// The tests of this package are allowed to panic: that is how they fail.
+#![allow(clippy::unwrap_used, missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod artifacts;
+pub mod client;
+pub mod gateway;
+pub mod provider;
+pub mod wait;
+
+pub use self::{
+    client::{Answer, Client},
+    gateway::{Gateway, Running},
+    provider::Provider,
+    wait::wait_for,
+};

@@ -1,0 +1,6 @@
+//! The gateway as its users have it.
+
+#![allow(clippy::unwrap_used)]
+#![forbid(unsafe_code)]
+
+mod requests;

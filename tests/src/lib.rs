@@ -19,12 +19,20 @@
 pub mod artifacts;
 pub mod client;
 pub mod gateway;
+mod memory;
+mod metrics;
+mod probe;
 pub mod provider;
+pub mod raw_provider;
+#[path = "../support/mod.rs"]
+pub mod support;
 pub mod wait;
 
 pub use self::{
     client::{Answer, Client},
     gateway::{Gateway, Running},
     provider::Provider,
+    raw_provider::{RawProvider, Step},
+    support::{Llm, Sdk},
     wait::wait_for,
 };

@@ -7,7 +7,7 @@ mod report;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::{Bytes, Incoming}, service::service_fn};
 use hyper_util::{
@@ -83,10 +83,12 @@ impl Admin {
         let path = request.uri().path();
         // Alive is alive: a probe needs no token to see that.
         if path != "/healthz" && !self.is_authorized(request) {
-            return json(StatusCode::UNAUTHORIZED, &report::error("a bearer token is required: admin.token"));
+            let answer = json(StatusCode::UNAUTHORIZED, &report::error("a bearer token is required: admin.token"));
+            return with(answer, header::WWW_AUTHENTICATE, "Bearer");
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return json(StatusCode::METHOD_NOT_ALLOWED, &report::error("this port only answers GET"));
+            let answer = json(StatusCode::METHOD_NOT_ALLOWED, &report::error("this port only answers GET"));
+            return with(answer, header::ALLOW, "GET, HEAD");
         }
         match path {
             "/healthz" => json(StatusCode::OK, &serde_json::json!({ "status": "ok" })),
@@ -99,7 +101,7 @@ impl Admin {
 
     fn is_authorized(&self, request: &Request<Incoming>) -> bool {
         let Some(token) = &self.token else { return true };
-        let given = request.headers().get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+        let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         given.and_then(|given| given.strip_prefix(b"Bearer ")).is_some_and(|given| token.matches(given))
     }
 
@@ -171,9 +173,14 @@ fn json(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
     respond(status, "application/json", format!("{body:#}\n"))
 }
 
+fn with(mut response: Response<Full<Bytes>>, name: HeaderName, value: &'static str) -> Response<Full<Bytes>> {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}
+
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -2,11 +2,24 @@
 
 use std::process::ExitCode;
 
-use super::{CONFIG, ConfigArgs, SOFTWARE, complain, complain_about, complain_about_plugins, environment, load, logging, print};
+use super::{
+    CONFIG, ConfigArgs, SOFTWARE, all_problems, code_of, complain, complain_about, complain_about_plugins, environment,
+    load, logging, print,
+};
 use crate::{
-    config::Loaded,
+    config::{Loaded, Problem},
     startup::{self, Failure, Host},
 };
+
+/// What a check finds.
+enum Finding {
+    /// The configuration cannot be used.
+    Wrong(Vec<Problem>),
+    /// It can, and required plugins do not load.
+    Failed(Vec<Failure>),
+    /// It can; so many plugins load, and these optional ones do not.
+    Good { loaded: usize, absent: Vec<(String, String)> },
+}
 
 pub(super) fn check(args: &ConfigArgs, json: bool) -> ExitCode {
     logging::start(args.log_format);
@@ -16,36 +29,76 @@ pub(super) fn check(args: &ConfigArgs, json: bool) -> ExitCode {
     };
     let loaded = load(args);
     let path = loaded.path.clone();
-    let failures = runtime.block_on(find_failures(loaded, args.allow_insecure_plugins));
+    let finding = runtime.block_on(examine(loaded, args.allow_insecure_plugins));
+    let code = finding.code();
     if json {
-        let report = serde_json::json!({ "ok": failures.is_empty(), "file": path, "problems": texts(&failures) });
+        let report = serde_json::json!({
+            "ok": code == 0, "file": path, "problems": finding.problems(), "not_loaded": finding.absent(),
+        });
         print(&format!("{report:#}\n"));
-        return ExitCode::from(if failures.is_empty() { 0 } else { CONFIG });
+        return ExitCode::from(code);
     }
-    if failures.is_empty() {
-        let file = path.map_or("built-in defaults".to_owned(), |path| path.display().to_string());
-        return print(&format!("{file}: the configuration is good, and every plugin loads\n"));
+    match finding {
+        Finding::Wrong(problems) => complain_about(&problems),
+        Finding::Failed(failures) => drop(complain_about_plugins(failures)),
+        Finding::Good { loaded, absent } => {
+            let file = path.map_or("built-in defaults".to_owned(), |path| path.display().to_string());
+            print(&format!("{file}: the configuration is good{}\n", plugins(loaded, &absent)));
+        }
     }
-    if let [Failure::Settings(problems)] = failures.as_slice() {
-        complain_about(problems);
-        return ExitCode::from(CONFIG);
-    }
-    ExitCode::from(complain_about_plugins(failures))
+    ExitCode::from(code)
 }
 
-async fn find_failures(loaded: Loaded, allow_insecure: bool) -> Vec<Failure> {
-    let Loaded { config, plugins, mut problems, .. } = loaded;
+async fn examine(loaded: Loaded, allow_insecure: bool) -> Finding {
+    let Loaded { config, plugins, problems, .. } = loaded;
     let Some(config) = config else {
-        problems.extend(startup::check_settings(&plugins, allow_insecure, environment).await);
-        return vec![Failure::Settings(problems)];
+        return Finding::Wrong(all_problems(problems, &plugins, allow_insecure).await);
     };
-    startup::load_plugins(&config.plugin, &Host::of(&config), environment).await.err().unwrap_or_default()
+    match startup::load_plugins(&config.plugin, &Host::of(&config), environment).await {
+        Ok(plugins) => Finding::Good { loaded: plugins.ready.len(), absent: plugins.absent },
+        Err(failures) => Finding::Failed(failures),
+    }
 }
 
-fn texts(failures: &[Failure]) -> Vec<String> {
-    let text = |failure: &Failure| match failure {
-        Failure::Settings(problems) => problems.iter().map(ToString::to_string).collect(),
-        Failure::Load { name, error } => vec![format!("plugin \"{name}\": {error}")],
-    };
-    failures.iter().flat_map(text).collect()
+impl Finding {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Wrong(_) => CONFIG,
+            Self::Failed(failures) => code_of(failures),
+            Self::Good { .. } => 0,
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let texts = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect();
+        let failure = |failure: &Failure| match failure {
+            Failure::Settings(problems) => texts(problems),
+            Failure::Load { name, error } => vec![format!("plugin \"{name}\": {error}")],
+        };
+        match self {
+            Self::Wrong(problems) => texts(problems),
+            Self::Failed(failures) => failures.iter().flat_map(failure).collect(),
+            Self::Good { .. } => Vec::new(),
+        }
+    }
+
+    fn absent(&self) -> Vec<String> {
+        match self {
+            Self::Good { absent, .. } => absent.iter().map(|(name, error)| format!("plugin \"{name}\": {error}")).collect(),
+            Self::Wrong(_) | Self::Failed(_) => Vec::new(),
+        }
+    }
+}
+
+/// The end of the sentence about a good configuration.
+fn plugins(loaded: usize, absent: &[(String, String)]) -> String {
+    if absent.is_empty() {
+        return match loaded {
+            0 => "; it has no plugins".to_owned(),
+            1 => ", and its plugin loads".to_owned(),
+            all => format!(", and all {all} plugins load"),
+        };
+    }
+    let names = absent.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    format!(", but {names} will be missing: not required, and not loaded")
 }

@@ -71,14 +71,29 @@ fn text(facts: &FileFacts, description: Option<&Description>) -> String {
     out
 }
 
+/// Each setting in a line of its own, and what it means below.
 fn settings(schema: &Value) -> String {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return String::new() };
     let mut out = String::from("settings\n");
     for (name, property) in properties {
-        let text = |key: &str| property.get(key).and_then(Value::as_str).unwrap_or_default();
-        let default = property.get("default").map(|value| format!(" (default {value})")).unwrap_or_default();
-        let variable = property.get("x-env").map(|names| format!(" [{names}]")).unwrap_or_default();
-        let _ = writeln!(out, "  {name}: {}{default}{variable}", text("description"));
+        let is_required = schema["required"].as_array().is_some_and(|names| names.iter().any(|it| it == name));
+        let default = property.get("default").map(|value| format!(" = {value}"));
+        let default = default.unwrap_or_else(|| if is_required { ", required" } else { "" }.to_owned());
+        let _ = writeln!(out, "  {name}{default}{}", variables(&property["x-env"]));
+        // A doc comment's line breaks are those of its source file.
+        let description = property["description"].as_str().unwrap_or_default().replace('\n', " ");
+        if !description.is_empty() {
+            let _ = writeln!(out, "      {description}");
+        }
     }
     out
+}
+
+/// The environment variables that set it: one name, or several in their order.
+fn variables(names: &Value) -> String {
+    let names: Vec<&str> = match names {
+        Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
+        name => name.as_str().into_iter().collect(),
+    };
+    if names.is_empty() { String::new() } else { format!(" [${}]", names.join(", $")) }
 }

@@ -20,8 +20,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{self, Loaded, Problem, Source},
+    pipeline::config::Plugin,
     providers,
-    startup::Failure,
+    startup::{self, Failure},
 };
 
 /// A required plugin could not be loaded (EX_UNAVAILABLE).
@@ -153,6 +154,14 @@ fn load(args: &ConfigArgs) -> Loaded {
     loaded
 }
 
+/// What is wrong with a configuration that cannot be used, the settings of its plugins included, in the order of the
+/// file.
+async fn all_problems(mut problems: Vec<Problem>, plugins: &[Plugin], allow_insecure: bool) -> Vec<Problem> {
+    problems.extend(startup::check_settings(plugins, allow_insecure, environment).await);
+    problems.sort_by_key(|problem| problem.line);
+    problems
+}
+
 /// Prints to standard output; a reader that has gone away is no error.
 fn print(text: &str) -> ExitCode {
     let _ = std::io::stdout().write_all(text.as_bytes());
@@ -174,20 +183,22 @@ fn complain_about(problems: &[Problem]) {
 
 /// Prints what kept plugins from loading; the exit code for it.
 fn complain_about_plugins(failures: Vec<Failure>) -> u8 {
+    let code = code_of(&failures);
     let mut problems = Vec::new();
-    let mut code = CONFIG;
     for failure in failures {
         match failure {
             Failure::Settings(found) => problems.extend(found),
-            Failure::Load { name, error } => {
-                complain(&format!("error: plugin \"{name}\": {error}"));
-                code = UNAVAILABLE;
-            }
+            Failure::Load { name, error } => complain(&format!("error: plugin \"{name}\": {error}")),
         }
     }
     if !problems.is_empty() {
         complain_about(&problems);
-        code = CONFIG;
     }
     code
+}
+
+/// Wrong settings go first: they are mended in the file that the operator has open.
+fn code_of(failures: &[Failure]) -> u8 {
+    let is_settings = |failure: &Failure| matches!(failure, Failure::Settings(_));
+    if failures.iter().any(is_settings) { CONFIG } else { UNAVAILABLE }
 }

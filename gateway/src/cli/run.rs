@@ -9,7 +9,10 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use super::{CONFIG, ConfigArgs, SOFTWARE, complain, complain_about, complain_about_plugins, environment, load, logging};
+use super::{
+    CONFIG, ConfigArgs, SOFTWARE, all_problems, complain, complain_about, complain_about_plugins, environment, load,
+    logging,
+};
 use crate::{
     config::{Config, Loaded},
     gateway::{self, Listeners, RunError},
@@ -33,10 +36,9 @@ pub(super) fn run(args: &ConfigArgs) -> ExitCode {
 
 /// Configuration before plugins, plugins before ports: every mistake is told before anything is served.
 async fn serve(loaded: Loaded, allow_insecure: bool) -> Result<(), u8> {
-    let Loaded { config, plugins, mut problems, notes, path } = loaded;
+    let Loaded { config, plugins, problems, notes, path } = loaded;
     let Some(config) = config else {
-        problems.extend(startup::check_settings(&plugins, allow_insecure, environment).await);
-        complain_about(&problems);
+        complain_about(&all_problems(problems, &plugins, allow_insecure).await);
         return Err(CONFIG);
     };
     match &path {

@@ -224,3 +224,131 @@ impl State {
         self.items.drain(..count).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use plugin_api::Content;
+
+    use super::*;
+    use crate::recorder::{Record, Shed};
+
+    const LIMITS: BatchLimits =
+        BatchLimits { max_records: 3, max_bytes: 1_000, max_delay: Duration::from_secs(1) };
+
+    /// An item of 100 bytes of metrics and `body` bytes of response.
+    fn item(body: usize) -> Item {
+        let record = Record::sample(&[b'm'; 100], &[], &vec![b'r'; body]);
+        Item::new(Arc::new(record), Content::Full, Instant::now())
+    }
+
+    fn queue(records: usize, bytes: u64, on_full: OnFull) -> Queue {
+        Queue::new(Capacity { records, bytes }, on_full, LIMITS)
+    }
+
+    fn push(queue: &Queue, bodies: &[usize]) {
+        queue.push(bodies.iter().map(|body| item(*body)));
+        assert!(queue.snapshot().is_balanced(), "{:?}", queue.snapshot());
+    }
+
+    fn sizes(items: &[Item]) -> Vec<u64> {
+        items.iter().map(Item::size).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_batch_leaves_at_once_and_a_small_one_after_its_delay() {
+        let queue = queue(10, 10_000, OnFull::DropOldest);
+        push(&queue, &[0, 1, 2, 3]);
+        let start = Instant::now();
+        assert_eq!(sizes(&queue.take(&LIMITS).await.unwrap()), [100, 101, 102]);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!(sizes(&queue.take(&LIMITS).await.unwrap()), [103]);
+        assert_eq!(start.elapsed(), LIMITS.max_delay);
+        assert_eq!(queue.snapshot().books.in_flight, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_ends_before_its_bytes_do_and_a_large_record_goes_alone() {
+        let queue = queue(10, 10_000, OnFull::DropOldest);
+        push(&queue, &[500, 500, 2_000, 0]);
+        let limits = BatchLimits { max_records: 10, ..LIMITS };
+        for expected in [vec![600], vec![600], vec![2_100], vec![100]] {
+            assert_eq!(sizes(&queue.take(&limits).await.unwrap()), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiting_consumer_is_woken_by_the_batch_it_waits_for() {
+        let queue = Arc::new(queue(10, 10_000, OnFull::DropOldest));
+        let consumer = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.take(&LIMITS).await.map(|items| items.len()) }
+        });
+        tokio::task::yield_now().await;
+        push(&queue, &[0]);
+        tokio::task::yield_now().await;
+        push(&queue, &[0, 0]);
+        assert_eq!(consumer.await.unwrap(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_dropped_by_the_policy_and_counted() {
+        for (policy, bytes, reason, kept) in [
+            (OnFull::DropOldest, 10_000, DropReason::QueueFull, vec![102, 103]),
+            (OnFull::DropNewest, 10_000, DropReason::QueueFull, vec![100, 101]),
+            (OnFull::DropOldest, 210, DropReason::QueueFull, vec![102, 103]),
+            (OnFull::DropNewest, 210, DropReason::QueueFull, vec![100, 101]),
+        ] {
+            let queue = queue(2, bytes, policy);
+            push(&queue, &[0, 1, 2, 3]);
+            assert_eq!(queue.snapshot().books.dropped(reason), 2, "{policy:?} {bytes}");
+            queue.close();
+            assert_eq!(sizes(&queue.take(&LIMITS).await.unwrap()), kept, "{policy:?} {bytes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_larger_than_the_queue_drives_no_other_out_of_it_under_drop_newest() {
+        let queue = queue(10, 300, OnFull::DropNewest);
+        push(&queue, &[0, 5_000]);
+        assert_eq!((queue.snapshot().queued, queue.snapshot().books.all_dropped()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn shedding_gives_up_bodies_before_records() {
+        let queue = queue(3, 1_000, OnFull::Shed);
+        push(&queue, &[800, 800, 800]);
+        let snapshot = queue.snapshot();
+        assert_eq!((snapshot.queued, snapshot.books.all_dropped(), snapshot.shed_bodies), (2, 1, 2), "{snapshot:?}");
+        push(&queue, &[0, 0]);
+        assert_eq!(queue.snapshot().books.dropped(DropReason::Shed), 2);
+    }
+
+    #[tokio::test]
+    async fn every_record_is_settled_once_even_when_its_outcome_comes_late() {
+        let queue = queue(10, 10_000, OnFull::DropOldest);
+        push(&queue, &[0, 0, 0, 0]);
+        let taken = queue.take(&LIMITS).await.unwrap().len();
+        queue.delivered(1);
+        queue.rejected(RejectReason::Record, 1);
+        assert!(queue.snapshot().is_balanced());
+        assert_eq!(queue.abandon(DropReason::Shutdown), 2);
+        queue.delivered(taken);
+        let books = queue.snapshot().books;
+        assert_eq!((books.delivered, books.all_rejected(), books.dropped(DropReason::Shutdown)), (1, 1, 2));
+        assert!(queue.snapshot().is_balanced());
+        assert!(queue.take(&LIMITS).await.is_none(), "closed and empty");
+        push(&queue, &[0]);
+        assert_eq!(queue.snapshot().books.dropped(DropReason::Shutdown), 3);
+    }
+
+    #[test]
+    fn an_exporter_sees_only_what_it_may() {
+        let record = Arc::new(Record::sample(b"{\"m\":1}", b"{}", b"[]"));
+        let size = |content| Item::new(record.clone(), content, Instant::now()).size();
+        assert_eq!(size(Content::Full), 11);
+        assert_eq!(size(Content::Metadata), 7);
+        assert!(record.shed(Shed::Request).is_some());
+    }
+}

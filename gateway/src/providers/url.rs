@@ -50,7 +50,11 @@ mod tests {
             ("http://127.0.0.1:8000/v1", "/models", "http://127.0.0.1:8000/v1/models"),
             ("http://h/api/v1", "/v1beta/models/x:y", "http://h/api/v1/v1beta/models/x:y"),
             ("http://h/xv1", "/v1/a", "http://h/xv1/v1/a"),
-            ("http://h", "/v1/a%20b/%C3%BC//c/../d?q=%2F&&r=+ü", "http://h/v1/a%20b/%C3%BC//c/../d?q=%2F&&r=+ü"),
+            (
+                "http://h",
+                "/v1/a%20b/%C3%BC//c/../d?q=%2F&&r=+ü",
+                "http://h/v1/a%20b/%C3%BC//c/../d?q=%2F&&r=+ü",
+            ),
         ] {
             assert_eq!(join(base, path), expected, "{base} + {path}");
         }

@@ -1,6 +1,10 @@
 //! From an exchange to a record: the stages one after the other, and the three byte strings at their end.
 
-use std::{borrow::Cow, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use plugin_api::{BodyDescription, EndReason, RequestMetrics, Status, UsageSource};
@@ -147,7 +151,9 @@ impl Record {
     pub fn shed(&self, level: Shed) -> Option<Self> {
         let mut record = self.clone();
         let mut gone = Vec::new();
-        if let Some(folded) = record.before_streamed_data.take().and_then(|length| self.response.get(..length)) {
+        if let Some(folded) =
+            record.before_streamed_data.take().and_then(|length| self.response.get(..length))
+        {
             record.response = [folded, b"}"].concat().into();
             gone.push(Shed::StreamedData);
         }
@@ -174,10 +180,14 @@ fn name_truncated(metrics: &[u8], gone: &[Shed]) -> Bytes {
     let (before, list) = metrics.split_at(key + KEY.len());
     let (list, after) = list.split_at(memchr::memchr(b']', list).unwrap_or(list.len()));
     let is_named = |level: &Shed| {
-        gone.contains(level) || memchr::memmem::find(list, format!("\"{}\"", level.name()).as_bytes()).is_some()
+        gone.contains(level)
+            || memchr::memmem::find(list, format!("\"{}\"", level.name()).as_bytes()).is_some()
     };
-    let names: Vec<String> =
-        Shed::ORDER.iter().filter(|level| is_named(level)).map(|level| format!("\"{}\"", level.name())).collect();
+    let names: Vec<String> = Shed::ORDER
+        .iter()
+        .filter(|level| is_named(level))
+        .map(|level| format!("\"{}\"", level.name()))
+        .collect();
     [before, names.join(",").as_bytes(), after].concat().into()
 }
 
@@ -186,16 +196,23 @@ impl Draft {
     fn into_record(mut self, settings: &Settings) -> Record {
         let request = self.request.take_json();
         let response = self.response.take_json();
-        let metrics = match serde_json::to_vec(&self.metrics(settings)) {
-            Ok(json) => Bytes::from(json),
-            // Strings, numbers and lists of them always serialize.
-            Err(_) => Bytes::from_static(b"{}"),
-        };
+        let mut metrics = Vec::with_capacity(1280);
+        // Strings, numbers and lists of them always serialize, and memory can always be written to.
+        let _ = serde_json::to_writer(&mut metrics, &self.metrics(settings));
         let Exchange { id, started, .. } = self.exchange;
         let before_streamed_data = self.before_streamed_data;
         let summary = Arc::new(self.into_summary());
         let finished = Instant::now();
-        Record { id, started, finished, metrics, request, response, summary, before_streamed_data }
+        Record {
+            id,
+            started,
+            finished,
+            metrics: metrics.into(),
+            request,
+            response,
+            summary,
+            before_streamed_data,
+        }
     }
 
     fn metrics<'a>(&'a self, settings: &'a Settings) -> RequestMetrics<'a> {
@@ -248,7 +265,10 @@ impl Draft {
             error_count: outcome.errors,
             error_type: outcome.error_type.as_deref().map(Cow::Borrowed),
             provider_error_count: outcome.provider_errors,
-            provider_error_type: answered.error.as_ref().and_then(|error| error.kind.as_deref().map(Cow::Borrowed)),
+            provider_error_type: answered
+                .error
+                .as_ref()
+                .and_then(|error| error.kind.as_deref().map(Cow::Borrowed)),
             end_reason: outcome.end_reason.clone(),
             provider_request_id: either(&exchange.provider_request_id, &answered.request_id),
             truncated: self.truncated(),
@@ -324,4 +344,46 @@ fn either<'a>(header: &'a Option<String>, body: &'a Option<String>) -> Option<Co
 #[allow(clippy::cast_precision_loss, reason = "exact for durations below 285 years")]
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
+}
+
+#[cfg(test)]
+impl Record {
+    /// A record with these parts, for tests of what comes after the recorder.
+    pub(crate) fn sample(metrics: &[u8], request: &[u8], response: &[u8]) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            started: SystemTime::now(),
+            finished: Instant::now(),
+            metrics: Bytes::copy_from_slice(metrics),
+            request: Bytes::copy_from_slice(request),
+            response: Bytes::copy_from_slice(response),
+            summary: Arc::new(Summary::sample()),
+            before_streamed_data: None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Summary {
+    fn sample() -> Self {
+        Self {
+            provider: Some(Arc::from("openai")),
+            model: Some("gpt-4o-mini".to_owned()),
+            request_model: None,
+            status: Status::Success,
+            end_reason: EndReason::Complete,
+            status_code: Some(200),
+            error_type: None,
+            is_streaming: false,
+            total: Duration::ZERO,
+            provider_latency: None,
+            ttfb: None,
+            ttft: None,
+            gateway_overhead: None,
+            request_size: 0,
+            response_size: 0,
+            usage: Usage::default(),
+            usage_source: UsageSource::None,
+        }
+    }
 }

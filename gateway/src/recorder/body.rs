@@ -100,9 +100,12 @@ impl<'a> Opened<'a> {
             Pieces::Raw(pieces) => Box::new(pieces.iter().map(|piece| (piece.bytes.as_ref(), piece.at))),
             Pieces::Decoded(decoded) => {
                 let mut start = 0;
-                Box::new(decoded.ends.iter().map(move |(end, at)| {
-                    (&decoded.bytes[mem::replace(&mut start, *end)..*end], *at)
-                }))
+                Box::new(
+                    decoded
+                        .ends
+                        .iter()
+                        .map(move |(end, at)| (&decoded.bytes[mem::replace(&mut start, *end)..*end], *at)),
+                )
             }
         }
     }
@@ -125,7 +128,11 @@ impl<'a> Opened<'a> {
 ///
 /// The body is copied into its own allocation: a slice of the connection's read buffer would keep all of that buffer
 /// for as long as the record waits in a queue, and no bound would know.
-pub(crate) fn read<T>(captured: &Captured, limit: usize, then: impl FnOnce(&Fields<'_>) -> T) -> (Body, Option<T>) {
+pub(crate) fn read<T>(
+    captured: &Captured,
+    limit: usize,
+    then: impl FnOnce(&Fields<'_>) -> T,
+) -> (Body, Option<T>) {
     let Some(opened) = open(captured, limit) else { return (undecoded(captured), None) };
     let bytes = opened.contiguous();
     if !opened.is_whole() {
@@ -218,7 +225,8 @@ pub(crate) fn is_media_type(content_type: Option<&HeaderValue>, wanted: impl FnO
 /// Content type, size and hash in place of a body.
 pub(crate) fn describe(captured: &Captured) -> Body {
     let content_type = captured.content_type.as_ref();
-    let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned().into());
+    let content_type =
+        content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned().into());
     let sha256 = match &captured.kept {
         Kept::Whole(pieces) => Some(sha256(pieces).into()),
         Kept::Nothing | Kept::Ends { .. } => None,
@@ -336,7 +344,10 @@ fn is_zlib(pieces: &[Piece]) -> bool {
 pub(super) mod tests {
     use std::io::Write;
 
-    use flate2::{Compression, write::{DeflateEncoder, GzEncoder, ZlibEncoder}};
+    use flate2::{
+        Compression,
+        write::{DeflateEncoder, GzEncoder, ZlibEncoder},
+    };
 
     use super::*;
     use crate::recorder::golden::{captured, piece};
@@ -374,7 +385,7 @@ pub(super) mod tests {
         let json = format!("{{\"model\":\"m\",\"text\":\"{}\"}}", "wörd ".repeat(3000));
         for (coding, bytes) in encoded(json.as_bytes()) {
             let captured = in_coding(coding, &bytes);
-            let (body, model) = read(&captured, 1 << 20, |fields| fields.text("model").map(|text| text.into_owned()));
+            let (body, model) = read(&captured, 1 << 20, |fields| fields.text("model").map(Cow::into_owned));
             assert_eq!(body, Body::Json(json.clone().into()), "{coding}");
             assert_eq!(model.flatten().as_deref(), Some("m"), "{coding}");
         }
@@ -388,15 +399,19 @@ pub(super) mod tests {
             let opened = open(&captured, 1 << 16).unwrap();
             assert!(!opened.is_whole(), "{coding}");
             assert!(opened.contiguous().len() <= 1 << 16, "{coding}");
-            let (body, model) = read(&captured, 1 << 16, |fields| fields.text("model").map(|text| text.into_owned()));
+            let (body, model) = read(&captured, 1 << 16, |fields| fields.text("model").map(Cow::into_owned));
             assert_eq!((body, model.flatten().as_deref()), (Body::Shed, Some("m")), "{coding}");
         }
     }
 
     #[test]
     fn a_body_in_no_known_coding_or_not_in_the_one_it_names_is_described() {
-        for (coding, bytes) in [("zstd", b"{}".as_slice()), ("gzip, br", b"{}"), ("gzip", b"{\"a\":1}"), ("br", b"{\"a\":1}xx")] {
-            let Body::Described(described) = read_json(&in_coding(coding, bytes), 1 << 20) else { panic!("{coding}") };
+        for (coding, bytes) in
+            [("zstd", b"{}".as_slice()), ("gzip, br", b"{}"), ("gzip", b"{\"a\":1}"), ("br", b"{\"a\":1}xx")]
+        {
+            let Body::Described(described) = read_json(&in_coding(coding, bytes), 1 << 20) else {
+                panic!("{coding}")
+            };
             assert_eq!((described.size, described.sha256.is_some()), (bytes.len() as u64, true), "{coding}");
         }
         assert_eq!(read_json(&in_coding("identity", b"{}"), 1 << 20), Body::Json("{}".into()));
@@ -422,21 +437,29 @@ pub(super) mod tests {
             ("text/html", b"<html>"),
         ];
         for (content_type, bytes) in cases {
-            let Body::Described(described) = read_json(&captured(content_type, vec![piece(bytes, 0)]), 1 << 20) else {
+            let Body::Described(described) =
+                read_json(&captured(content_type, vec![piece(bytes, 0)]), 1 << 20)
+            else {
                 panic!("{content_type}")
             };
             assert_eq!(described.content_type.as_deref(), Some(content_type));
             assert_eq!(described.size, bytes.len() as u64);
             assert_eq!(described.sha256.map(|hash| hash.len()), Some(64));
         }
-        let Body::Described(abc) = read_json(&captured("text/plain", vec![piece("a", 0), piece("bc", 1)]), 9) else { panic!() };
+        let Body::Described(abc) = read_json(&captured("text/plain", vec![piece("a", 0), piece("bc", 1)]), 9)
+        else {
+            panic!()
+        };
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(abc.sha256.as_deref(), Some(expected));
     }
 
     #[test]
     fn a_bare_value_is_json_where_it_is_said_to_be() {
-        assert_eq!(read_json(&captured("application/problem+json", vec![piece("5", 0)]), 9), Body::Json("5".into()));
+        assert_eq!(
+            read_json(&captured("application/problem+json", vec![piece("5", 0)]), 9),
+            Body::Json("5".into())
+        );
         assert_eq!(read_json(&captured("text/plain", vec![piece("[1]", 0)]), 9), Body::Json("[1]".into()));
     }
 
@@ -445,9 +468,10 @@ pub(super) mod tests {
         let ends = |content_type: &'static str, head: &str, tail: &str| {
             let mut captured = captured(content_type, Vec::new());
             captured.size = 50 << 20;
-            captured.kept = Kept::Ends { head: vec![piece(head, 0)], tail: Bytes::copy_from_slice(tail.as_bytes()) };
+            captured.kept =
+                Kept::Ends { head: vec![piece(head, 0)], tail: Bytes::copy_from_slice(tail.as_bytes()) };
             let facts = |fields: &Fields<'_>| {
-                (fields.text("model").map(|text| text.into_owned()), fields.get("usage").map(str::to_owned))
+                (fields.text("model").map(Cow::into_owned), fields.get("usage").map(str::to_owned))
             };
             let (body, facts) = read(&captured, 1 << 20, facts);
             (body, facts.unwrap_or_default())
@@ -456,7 +480,10 @@ pub(super) mod tests {
         let both = (Some("m".to_owned()), Some(usage.to_owned()));
         let json = "application/json";
         let embeddings = format!(r#"1,0.2]}}],"model":"m","usage":{usage}}}"#);
-        assert_eq!(ends(json, r#"{"object":"list","data":[{"embedding":[0."#, &embeddings), (Body::Shed, both.clone()));
+        assert_eq!(
+            ends(json, r#"{"object":"list","data":[{"embedding":[0."#, &embeddings),
+            (Body::Shed, both.clone())
+        );
         let chat = format!(r#"…"}}}}],"usage":{usage},"service_tier":"default"}}"#);
         assert_eq!(ends(json, r#"{"id":"c","model":"m","choices":[{"#, &chat), (Body::Shed, both));
         // Inside of a string, or of an inner object, it is not the answer's.

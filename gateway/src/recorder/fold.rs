@@ -41,8 +41,10 @@ pub(crate) struct Answer<'e> {
     pub(crate) head: String,
     /// Its fields, for reading model and usage.
     pub(crate) fields: Fields<'e>,
-    /// The provider said that this is all, in the stream itself.
+    /// Everything that the model makes has come; a closing event may not have.
     pub(crate) finished: bool,
+    /// The event came that closes such a stream.
+    pub(crate) closed: bool,
 }
 
 /// A whole stream, folded.
@@ -54,8 +56,6 @@ pub(crate) struct Folded<'e> {
     pub(crate) first_content: Option<Duration>,
     /// Data of the first event that was named `error`.
     pub(crate) error: Option<&'e str>,
-    /// Whether `[DONE]` came.
-    pub(crate) done: bool,
     /// Events that are no JSON objects: neither folded nor kept in `streamed_data`, where a backend that indexes objects
     /// would refuse them, and the whole record with them.
     pub(crate) malformed: usize,
@@ -94,11 +94,11 @@ fn decode(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
 /// Folds chunks.
 pub(crate) fn fold<'e>(chunks: &'e [Chunk<'e>], mut fold: Box<dyn Fold<'e> + 'e>) -> Folded<'e> {
     let mut kept = Vec::with_capacity(chunks.len());
-    let (mut first_content, mut error, mut done, mut malformed) = (None, None, false, 0);
+    let (mut first_content, mut error, mut closed, mut malformed) = (None, None, false, 0);
     for chunk in chunks {
         let data = chunk.data.as_ref();
         if data.trim() == "[DONE]" {
-            done = true;
+            closed = true;
             continue;
         }
         if error.is_none() && chunk.name.as_deref() == Some("error") {
@@ -115,7 +115,9 @@ pub(crate) fn fold<'e>(chunks: &'e [Chunk<'e>], mut fold: Box<dyn Fold<'e> + 'e>
         }
     }
     let first_content = first_content.flatten();
-    Folded { answer: fold.finish(), first_content, error, done, malformed, chunks: kept }
+    let mut answer = fold.finish();
+    answer.closed |= closed;
+    Folded { answer, first_content, error, malformed, chunks: kept }
 }
 
 impl Folded<'_> {
@@ -161,6 +163,6 @@ impl<'e> Fold<'e> for Verbatim<'e> {
     }
 
     fn finish(self: Box<Self>) -> Answer<'e> {
-        Answer { head: "{".to_owned(), fields: self.fields, finished: false }
+        Answer { head: "{".to_owned(), fields: self.fields, ..Answer::default() }
     }
 }

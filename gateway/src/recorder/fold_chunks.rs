@@ -141,7 +141,7 @@ impl<'e> Fold<'e> for Chunks<'e> {
         let mut head = String::with_capacity(size + 512);
         answer.write(&mut head, &texts);
         head.pop();
-        Answer { head, finished, fields: answer.into_fields(&texts) }
+        Answer { head, finished, fields: answer.into_fields(&texts), ..Answer::default() }
     }
 }
 
@@ -311,13 +311,12 @@ impl Kind {
         match (place.region, key) {
             _ if place.depth >= MAX_DEPTH => Self::Last,
             (Region::Chunk, "choices") | (Region::Choice, "tool_calls") => Self::Indexed,
-            (Region::Chunk | Region::Beside, _) => Self::Last,
             (Region::Choice, "delta" | "logprobs" | "function" | "function_call" | "custom" | "audio") => {
                 Self::Object
             }
             (Region::Choice, "name") => Self::Name,
             (Region::Choice, key) if JOINED.contains(&key) => Self::Joined,
-            (Region::Choice, _) => Self::Last,
+            (Region::Chunk | Region::Beside | Region::Choice, _) => Self::Last,
         }
     }
 }
@@ -429,6 +428,35 @@ impl<'e> Visitor<'e> for Merge<'_, 'e> {
     }
 }
 
+/// A scalar where an object or a list should be is no error, and nothing to merge.
+macro_rules! pass_over_scalars {
+    () => {
+        fn visit_unit<E>(self) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_str<E>(self, _: &str) -> Result<(), E> {
+            Ok(())
+        }
+    };
+}
+
 /// Merges an object or an indexed list into its slot; `null` leaves the slot as it is, and so does a value of another
 /// shape.
 struct IntoSlot<'m, 'e> {
@@ -483,29 +511,7 @@ impl<'e> Visitor<'e> for IntoSlot<'_, 'e> {
         Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
+    pass_over_scalars!();
 }
 
 /// Merges one element of an indexed list into the object that it belongs to.
@@ -520,7 +526,7 @@ impl<'e> DeserializeSeed<'e> for Element<'_, 'e> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'e>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -559,6 +565,13 @@ impl<'e> Visitor<'e> for Element<'_, 'e> {
         }
         Ok(())
     }
+
+    fn visit_seq<A: SeqAccess<'e>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    pass_over_scalars!();
 }
 
 /// Some servers leave `index` out. A call with an id that is not known is a new one; anything else is told by its
@@ -584,4 +597,240 @@ fn entry<'m, 'e>(objects: &'m mut Vec<(u64, Object<'e>)>, index: u64) -> Option<
         objects.push((index, Object::default()));
     }
     Some(&mut objects[at].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    /// Folds chunks as the recorder does, and once more without the help of templates.
+    fn fold(chunks: &[String]) -> (Json, bool) {
+        let (mut quick, mut slow) = (Box::<Chunks<'_>>::default(), Box::<Chunks<'_>>::default());
+        for chunk in chunks {
+            let (a, b) = (quick.take(chunk), slow.take_any(chunk));
+            assert_eq!(a.is_ok(), b.is_ok(), "{chunk}");
+            assert_eq!(a.ok(), b.ok(), "{chunk}");
+        }
+        let (quick, slow) = (quick.finish(), slow.finish());
+        assert_eq!(quick.head, slow.head);
+        assert_eq!(quick.finished, slow.finished);
+        assert_eq!(format!("{:?}", quick.fields), format!("{:?}", slow.fields));
+        (serde_json::from_str(&(quick.head + "}")).unwrap(), quick.finished)
+    }
+
+    fn check(chunks: &[Json], expected: &Json) {
+        let chunks: Vec<String> = chunks.iter().map(Json::to_string).collect();
+        assert_eq!(&fold(&chunks).0, expected, "{chunks:#?}");
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "reads better where it is called")]
+    fn delta(delta: Json) -> Json {
+        json!({"choices": [{"index": 0, "delta": delta}]})
+    }
+
+    #[test]
+    fn documented_strings_are_joined_and_of_others_the_last_stays() {
+        check(
+            &[
+                delta(json!({"role": "assistant", "content": "a", "kind": "x", "n": 1, "refusal": null})),
+                delta(json!({"role": "assistant", "content": "b", "kind": "y", "n": null, "reasoning": "r"})),
+                delta(json!({"content": null, "reasoning": "s", "refusal": "no"})),
+            ],
+            &delta(
+                json!({"role": "assistant", "content": "ab", "kind": "y", "n": 1, "refusal": "no", "reasoning": "rs"}),
+            ),
+        );
+    }
+
+    #[test]
+    fn spoken_answers_old_functions_and_custom_tools_are_assembled() {
+        check(
+            &[
+                delta(
+                    json!({"audio": {"id": "a1", "transcript": "He"}, "function_call": {"name": "f", "arguments": ""}}),
+                ),
+                delta(
+                    json!({"audio": {"transcript": "y", "data": "UklG"}, "function_call": {"arguments": "{}"}}),
+                ),
+                delta(json!({"audio": {"data": "Rg==", "expires_at": 7}})),
+                delta(
+                    json!({"tool_calls": [{"index": 0, "type": "custom", "custom": {"name": "c", "input": "x"}}]}),
+                ),
+                delta(json!({"tool_calls": [{"index": 0, "custom": {"input": "y"}}]})),
+            ],
+            &delta(json!({
+                "audio": {"id": "a1", "transcript": "Hey", "data": "UklGRg==", "expires_at": 7},
+                "function_call": {"name": "f", "arguments": "{}"},
+                "tool_calls": [{"index": 0, "type": "custom", "custom": {"name": "c", "input": "xy"}}],
+            })),
+        );
+    }
+
+    #[test]
+    fn the_name_of_a_call_is_kept_once_where_a_server_repeats_it() {
+        let call = |arguments: &str| {
+            delta(json!({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": arguments}}]}))
+        };
+        check(&[call("{"), call("}")], &call("{}"));
+    }
+
+    #[test]
+    fn calls_without_an_index_are_told_apart_by_id_and_position() {
+        let calls = |calls: Json| json!({"choices": [{"delta": {"tool_calls": calls}}]});
+        check(
+            &[
+                calls(json!([{"id": "a", "function": {"name": "f", "arguments": "1"}}])),
+                calls(json!([{"id": "b", "function": {"name": "g", "arguments": "2"}}])),
+                calls(json!([{"id": "a", "function": {"arguments": "3"}}])),
+            ],
+            &calls(json!([
+                {"id": "a", "function": {"name": "f", "arguments": "13"}},
+                {"id": "b", "function": {"name": "g", "arguments": "2"}},
+            ])),
+        );
+    }
+
+    #[test]
+    fn an_index_that_comes_late_still_counts() {
+        let late = |index: u64, text: &str| {
+            format!(
+                r#"{{"choices":[{{"delta":{{"content":"{text}"}},"finish_reason":null,"index":{index}}}]}}"#
+            )
+        };
+        let (folded, _) = fold(&[late(1, "b"), late(0, "a"), late(1, "d"), late(0, "c")]);
+        let choice = |index: u64, text: &str| json!({"delta": {"content": text}, "finish_reason": null, "index": index});
+        assert_eq!(folded, json!({"choices": [choice(0, "ac"), choice(1, "bd")]}));
+    }
+
+    #[test]
+    fn on_the_top_level_the_last_value_stays_and_objects_are_merged() {
+        check(
+            &[
+                json!({"id": "a", "usage": null, "citations": [1], "x_groq": {"id": "r", "seed": 1}}),
+                json!({"id": null, "usage": {"n": 1}, "citations": [1, 2], "x_groq": null}),
+                json!({"usage": {"n": 2}, "x_groq": {"usage": {"n": 3}, "seed": null}}),
+            ],
+            &json!({"id": "a", "usage": {"n": 2}, "citations": [1, 2], "x_groq": {"id": "r", "seed": 1, "usage": {"n": 3}}}),
+        );
+    }
+
+    #[test]
+    fn arrays_in_a_choice_are_joined() {
+        check(
+            &[
+                delta(json!({"annotations": [{"a": 1}], "images": []})),
+                delta(json!({"annotations": [], "images": [1]})),
+                delta(json!({"annotations": [{"a": 2}], "images": null})),
+            ],
+            &delta(json!({"annotations": [{"a": 1}, {"a": 2}], "images": [1]})),
+        );
+    }
+
+    #[test]
+    fn an_emoji_whose_escapes_came_in_two_chunks_is_whole_again() {
+        let chunk = |text: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"{text}"}}}}]}}"#);
+        let (folded, _) = fold(&[chunk(r"\ud83d"), chunk(r"\udc4b"), chunk(r" \u00fc\n\\")]);
+        assert_eq!(folded, delta(json!({"content": "👋 ü\n\\"})));
+    }
+
+    #[test]
+    fn what_has_another_shape_than_expected_is_kept_out_and_harms_nothing() {
+        let text = || delta(json!({"content": "a"}));
+        for odd in [
+            json!({"choices": {"0": 1}}),
+            json!({"choices": "none"}),
+            json!({"choices": 17}),
+            json!({"choices": [1, null, "x", [], [{}], 1.5, -1, true]}),
+            delta(json!("text")),
+            delta(json!([1])),
+        ] {
+            let chunks: Vec<String> = [text(), odd, text()].iter().map(Json::to_string).collect();
+            assert_eq!(fold(&chunks).0, delta(json!({"content": "aa"})), "{chunks:#?}");
+        }
+        check(&[json!({"choices": [null, {"index": 0, "delta": {"content": "a"}}]})], &text());
+        check(&[delta(json!({"tool_calls": {"index": 0}}))], &delta(json!({"tool_calls": null})));
+    }
+
+    #[test]
+    fn a_choice_that_says_why_it_ended_ends_the_stream_once_all_have() {
+        let end = |index: u64| json!({"choices": [{"index": index, "finish_reason": "stop"}]}).to_string();
+        let begin = |index: u64| json!({"choices": [{"index": index, "finish_reason": null}]}).to_string();
+        assert!(!fold(&[]).1);
+        assert!(!fold(&[begin(0), begin(1), end(1)]).1);
+        assert!(fold(&[begin(0), begin(1), end(1), end(0)]).1);
+    }
+
+    #[test]
+    fn depth_and_number_are_bounded() {
+        let nested = |field: &str| {
+            format!("{{{}1{}", format!(r#""{field}":{{"#).repeat(9000) + r#""x":"#, "}".repeat(9001))
+        };
+        let wrapped = |inner: &str| format!(r#"{{"choices":[{{"index":0,"delta":{inner}}}],"top":{inner}}}"#);
+        for field in ["a", "delta", "function"] {
+            let chunk = wrapped(&nested(field));
+            let mut fold = Box::<Chunks<'_>>::default();
+            fold.take_any(&chunk).unwrap();
+            fold.take_any(&chunk).unwrap();
+            assert!(serde_json::from_str::<&RawValue>(&(fold.finish().head + "}")).is_ok());
+        }
+        let many: Vec<String> = (0..2000_u64)
+            .map(|n| {
+                json!({"choices": [{"index": n, "delta": {n.to_string(): n}}], n.to_string(): n}).to_string()
+            })
+            .collect();
+        let (folded, _) = fold(&many);
+        assert_eq!(folded["choices"].as_array().unwrap().len(), MAX_INDEXED);
+        assert_eq!(folded.as_object().unwrap().len(), MAX_FIELDS);
+    }
+
+    /// Chunks as servers send them, alike and yet not the same.
+    fn chunk() -> impl Strategy<Value = String> {
+        let text = prop_oneof![Just(String::new()), "[a-z\"\\\\\n👋é]{0,6}"];
+        let field = prop_oneof![
+            5 => Just("content"), 1 => Just("reasoning"), 1 => Just("role"), 1 => Just("name"), 1 => Just("tool_calls"),
+        ];
+        (text, field, 0..2_u64, 0..3_u64, "[a-z]{0,3}", any::<bool>()).prop_map(|(text, field, index, shape, nonce, ends)| {
+            let value = match field {
+                "tool_calls" => json!([{"index": index, "id": null, "function": {"arguments": text}}]),
+                _ => json!(text),
+            };
+            let mut choice = json!({"index": index, "delta": {field: value}, "finish_reason": null});
+            if ends {
+                choice["finish_reason"] = json!("stop");
+            }
+            let chunk = match shape {
+                0 => json!({"id": "c", "choices": [choice]}),
+                1 => json!({"id": "c", "choices": [choice], "nonce": nonce, "n": index}),
+                _ => json!({"id": "c", "choices": [choice], "usage": {"n": index}, "logprobs": {"content": [text]}}),
+            };
+            chunk.to_string()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn templates_change_nothing(
+            mut chunks in proptest::collection::vec(chunk(), 0..12),
+            repeats in proptest::collection::vec(0..12_usize, 0..12),
+            damage in proptest::option::of((0..24_usize, any::<proptest::sample::Index>(), "[\"\\\\{}\\[\\],:0-9a-z \n]")),
+        ) {
+            for repeat in repeats {
+                if let Some(chunk) = chunks.get(repeat).cloned() {
+                    chunks.push(chunk);
+                }
+            }
+            if let Some((which, at, with)) = damage
+                && let Some(chunk) = chunks.get_mut(which)
+            {
+                let mut characters: Vec<char> = chunk.chars().collect();
+                let at = at.index(characters.len());
+                characters.splice(at..=at, with.chars());
+                *chunk = characters.into_iter().collect();
+            }
+            fold(&chunks);
+        }
+    }
 }

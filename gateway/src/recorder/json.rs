@@ -176,9 +176,14 @@ mod tests {
 
     #[test]
     fn only_whole_numbers_count() {
-        for (raw, counted) in
-            [("0", Some(0)), ("17", Some(17)), ("17.0", Some(17)), ("-1", None), ("1.5", None), ("\"3\"", None)]
-        {
+        for (raw, counted) in [
+            ("0", Some(0)),
+            ("17", Some(17)),
+            ("17.0", Some(17)),
+            ("-1", None),
+            ("1.5", None),
+            ("\"3\"", None),
+        ] {
             assert_eq!(count(raw), counted, "{raw}");
         }
     }

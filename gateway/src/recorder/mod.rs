@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`exchange`] | what the proxy hands over |
+//! | `intake` | the bounded hand-over |
 //! | [`assemble`] | the stages, one after the other, and the record |
 //! | [`config`] | `[telemetry]` |
 //! | `draft` | what each stage does |

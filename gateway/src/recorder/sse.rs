@@ -238,14 +238,17 @@ mod tests {
 
     #[test]
     fn an_event_over_the_limit_is_left_out_and_its_neighbours_are_not() {
-        let stream = format!("data: a\n\ndata: {}\n\ndata: b\n\ndata: {}\n", "x".repeat(50), "y\ndata: ".repeat(20));
+        let stream =
+            format!("data: a\n\ndata: {}\n\ndata: b\n\ndata: {}\n", "x".repeat(50), "y\ndata: ".repeat(20));
         let stream = format!("{stream}\n: {}\ndata: c\n\ndata: d\n\n", "z".repeat(50));
         for size in 1..stream.len() {
             let mut splitter = Splitter::new(32);
             let mut events = Vec::new();
             for piece in stream.as_bytes().chunks(size) {
                 splitter.push(piece, |event| events.push(owned(&event).1));
-                assert!(splitter.line.len() <= 64 && splitter.data.as_ref().is_none_or(|data| data.len() <= 64));
+                assert!(
+                    splitter.line.len() <= 64 && splitter.data.as_ref().is_none_or(|data| data.len() <= 64)
+                );
             }
             assert_eq!(events, ["a", "b", "d"], "pieces of {size}");
             assert_eq!(splitter.lost(), 3, "pieces of {size}");

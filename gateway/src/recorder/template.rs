@@ -110,7 +110,8 @@ mod tests {
 
     fn template() -> Template<'static, usize> {
         let holes = [("17", 0), (r#""a""#, 1), (r#""x""#, 2)];
-        let holes = holes.map(|(value, meaning)| (&CHUNK[CHUNK.find(value).unwrap()..][..value.len()], meaning));
+        let holes =
+            holes.map(|(value, meaning)| (&CHUNK[CHUNK.find(value).unwrap()..][..value.len()], meaning));
         Template::new(CHUNK, holes.into_iter().rev().collect()).unwrap()
     }
 
@@ -151,7 +152,9 @@ mod tests {
 
     #[test]
     fn a_hole_is_a_string_or_a_whole_number() {
-        for (chunk, hole) in [("[null]", "null"), ("[1.5]", "1.5"), ("[-1]", "-1"), ("[{}]", "{}"), ("[]", "[")] {
+        for (chunk, hole) in
+            [("[null]", "null"), ("[1.5]", "1.5"), ("[-1]", "-1"), ("[{}]", "{}"), ("[]", "[")]
+        {
             let hole = &chunk[chunk.find(hole).unwrap()..][..hole.len()];
             assert!(Template::new(chunk, vec![(hole, ())]).is_none(), "{chunk}");
         }

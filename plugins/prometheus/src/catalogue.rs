@@ -1,6 +1,9 @@
 //! Which metrics there are: the built-in ones, and those of the settings.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::{
     config::{Config, CustomMetric, Kind},
@@ -165,6 +168,7 @@ pub fn build(config: &Config) -> Result<Metrics, String> {
         dimensions: Vec::new(),
         observers: Vec::new(),
         ids: Vec::new(),
+        plans: HashMap::new(),
         reads_bodies: false,
         exemplars: config.exemplars,
         budget,

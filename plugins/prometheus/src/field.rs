@@ -4,24 +4,20 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
 macro_rules! fields {
     ($($variant:ident = $name:literal,)+) => {
         /// A field of the record, by its wire name.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-        #[serde(field_identifier)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(missing_docs, reason = "plugin_api::RequestMetrics documents them")]
         pub enum Field {
-            $(#[serde(rename = $name)] $variant,)+
-            /// Any other.
-            #[serde(other)]
-            Unknown,
+            $($variant,)+
         }
 
         impl Field {
-            /// The fields that have a name here, which is all but lists and objects.
+            /// All but lists and objects, in the order in which the gateway writes them.
             pub const ALL: &[(&'static str, Self)] = &[$(($name, Self::$variant),)+];
         }
     };
@@ -75,13 +71,13 @@ fields! {
     ProviderRequestId = "provider_request_id",
 }
 
-const COUNT: usize = Field::Unknown as usize;
+const COUNT: usize = Field::ALL.len();
 
 impl Field {
     /// Its wire name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::ALL.get(self as usize).map_or("unknown", |(name, _)| name)
+        Self::ALL[self as usize].0
     }
 
     /// The field of that name.
@@ -121,14 +117,47 @@ impl Value<'_> {
 }
 
 /// A record's fields.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Fields<'a>([Value<'a>; COUNT]);
 
 impl<'a> Fields<'a> {
+    /// Reads the `metrics` part of a record: by [`scan`](Self::scan) where it is as the gateway writes it, else with
+    /// serde.
+    ///
+    /// # Errors
+    /// When it is no JSON object.
+    pub fn parse(json: &'a [u8]) -> serde_json::Result<Self> {
+        match str::from_utf8(json).ok().and_then(Self::scan) {
+            Some(fields) => Ok(fields),
+            None => serde_json::from_slice(json),
+        }
+    }
+
+    /// Reads one flat object without white space and escapes, three times as quickly as serde does: this is half of
+    /// what a record costs. `None` for anything else, which is for serde to judge.
+    fn scan(json: &'a str) -> Option<Self> {
+        let mut fields = Fields([const { Value::Null }; COUNT]);
+        let mut rest = json.strip_prefix('{')?;
+        let mut next = 0;
+        loop {
+            let (found, value) = scan_key(rest, next)?;
+            let (value, after) = scan_value(value)?;
+            if let Some(index) = found {
+                fields.0[index] = value;
+                next = index + 1;
+            }
+            match after.as_bytes() {
+                [b',', ..] => rest = &after[1..],
+                [b'}'] => return Some(fields),
+                _ => return None,
+            }
+        }
+    }
+
     /// The value of a field.
     #[must_use]
     pub fn get(&self, field: Field) -> &Value<'a> {
-        self.0.get(field as usize).unwrap_or(&Value::Null)
+        &self.0[field as usize]
     }
 
     /// A field that is text.
@@ -153,9 +182,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
                 let mut fields = Fields([const { Value::Null }; COUNT]);
-                while let Some(field) = map.next_key::<Field>()? {
-                    match fields.0.get_mut(field as usize) {
-                        Some(place) => *place = map.next_value()?,
+                let mut next = 0;
+                while let Some(found) = map.next_key_seed(Key { next })? {
+                    match found {
+                        Some(index) => {
+                            fields.0[index] = map.next_value()?;
+                            next = index + 1;
+                        }
                         None => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
@@ -163,6 +196,84 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             }
         }
         deserializer.deserialize_map(Object)
+    }
+}
+
+/// The field of a key, and what follows the colon.
+fn scan_key(text: &str, next: usize) -> Option<(Option<usize>, &str)> {
+    let text = text.strip_prefix('"')?;
+    if let Some((expected, _)) = Field::ALL.get(next)
+        && let Some(value) = text.strip_prefix(expected).and_then(|rest| rest.strip_prefix("\":"))
+    {
+        return Some((Some(next), value));
+    }
+    let (key, rest) = text.split_once('"')?;
+    if key.contains('\\') {
+        return None;
+    }
+    Some((position(key, next), rest.strip_prefix(':')?))
+}
+
+/// A value, and what follows it.
+fn scan_value(text: &str) -> Option<(Value<'_>, &str)> {
+    let word = |word: &str, value| text.strip_prefix(word).map(|rest| (value, rest));
+    match text.as_bytes().first()? {
+        b'"' => {
+            let text = &text[1..];
+            let end = memchr::memchr2(b'"', b'\\', text.as_bytes())?;
+            let is_plain = text.as_bytes()[end] == b'"';
+            is_plain.then(|| (Value::Text(Cow::Borrowed(&text[..end])), &text[end + 1..]))
+        }
+        b'-' | b'0'..=b'9' => {
+            let end = text.bytes().position(|byte| matches!(byte, b',' | b'}'))?;
+            Some((Value::Number(number(&text[..end])?), &text[end..]))
+        }
+        b'n' => word("null", Value::Null),
+        b't' => word("true", Value::Bool(true)),
+        b'f' => word("false", Value::Bool(false)),
+        b'[' => word("[]", Value::List(0)),
+        _ => None,
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "15 digits fit a float")]
+fn number(text: &str) -> Option<f64> {
+    if text.len() > 15 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok();
+    }
+    let value = text.bytes().fold(0, |value: u64, digit| value * 10 + u64::from(digit - b'0'));
+    Some(value as f64)
+}
+
+/// A key's field. The gateway writes fields in one order, so the next one is nearly always the one expected: that is
+/// one comparison, where a match on the name would be twenty.
+fn position(key: &str, next: usize) -> Option<usize> {
+    let is_key = |index: &usize| Field::ALL[*index].0 == key;
+    (next..COUNT).find(is_key).or_else(|| (0..next.min(COUNT)).find(is_key))
+}
+
+/// Finds a key's field.
+struct Key {
+    next: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Option<usize>, E> {
+        Ok(position(key, self.next))
     }
 }
 
@@ -246,8 +357,50 @@ mod tests {
             assert_eq!(*fields.get(*field), expected, "{name}");
             assert_eq!((Field::named(name), field.name()), (Some(*field), *name));
         }
-        assert_eq!(fields.get(Field::Unknown), &Value::Null);
         assert_eq!(Field::named("request_body"), None);
+    }
+
+    #[test]
+    fn the_quick_way_reads_what_serde_reads() {
+        let odd = Sample::chat().with(|metrics| {
+            metrics.path = "/a\"b\\".into();
+            metrics.truncated = vec!["response".into()];
+        });
+        for (sample, is_quick) in
+            [(Sample::chat(), true), (Sample::stream(), true), (Sample::failed(), true), (odd, false)]
+        {
+            let json = sample.metrics_json();
+            let scanned = Fields::scan(str::from_utf8(&json).unwrap());
+            assert_eq!(scanned.is_some(), is_quick, "{json:?}");
+            let parsed: Fields<'_> = serde_json::from_slice(&json).unwrap();
+            assert_eq!(scanned.as_ref().unwrap_or(&parsed), &parsed);
+            assert_eq!(Fields::parse(&json).unwrap(), parsed);
+        }
+        for text in [
+            r#"{"later":1,"status_code":200,"id":"é","cost":1e-3,"ttft":-0.5,"later":null,"total_latency":12345678901234567}"#,
+            r#"{"truncated":[],"id":"a"}"#,
+            r#"{ "id": "a" }"#,
+            r#"{"id":"a","truncated":["x"],"model":null}"#,
+            r#"{"id":{"a":[1]}}"#,
+            "{}",
+        ] {
+            assert_eq!(
+                Fields::parse(text.as_bytes()).unwrap(),
+                serde_json::from_str(text).unwrap(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_that_was_cut_is_none() {
+        let json = Sample::stream().metrics_json();
+        for end in 0..json.len() {
+            assert!(Fields::parse(&json[..end]).is_err(), "cut at {end}");
+        }
+        for junk in ["{\"id\":1}}", "{\"id\":1-}", "{\"id\":nul}", "[]", "\u{feff}{}"] {
+            assert!(Fields::parse(junk.as_bytes()).is_err(), "{junk}");
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub const UNKNOWN: u32 = 1;
 pub struct Values {
     ids: HashMap<Box<str>, u32>,
     names: Vec<Box<str>>,
+    /// The value before, as it came: most records differ from the one before in a label or two.
+    last: (String, u32),
     /// Values that may still be added.
     room: usize,
     /// Records whose value became `other`.
@@ -25,7 +27,8 @@ impl Values {
     /// The first `limit` values that come along.
     #[must_use]
     pub fn first(limit: usize) -> Self {
-        let mut values = Self { ids: HashMap::new(), names: Vec::new(), room: limit, overflowed: 0 };
+        let last = (String::new(), UNKNOWN);
+        let mut values = Self { ids: HashMap::new(), names: Vec::new(), last, room: limit, overflowed: 0 };
         values.add("other");
         values.add("unknown");
         values
@@ -47,16 +50,27 @@ impl Values {
     /// The number of `value`. A new one takes a place only where `may_claim`.
     pub fn id(&mut self, value: Option<&str>, may_claim: bool) -> u32 {
         let Some(value) = value.filter(|value| !value.is_empty()) else { return UNKNOWN };
-        let value = clean(value);
-        if let Some(id) = self.ids.get(&*value) {
-            return *id;
+        if value == self.last.0 {
+            return self.last.1;
         }
-        if may_claim && self.room > 0 {
-            self.room -= 1;
-            return self.add(&value);
+        let cleaned = clean(value);
+        let id = match self.ids.get(&*cleaned) {
+            Some(id) => *id,
+            None if may_claim && self.room > 0 => {
+                self.room -= 1;
+                self.add(&cleaned)
+            }
+            None => {
+                self.overflowed += 1;
+                return OTHER;
+            }
+        };
+        if value.len() <= MAX_LENGTH {
+            self.last.0.clear();
+            self.last.0.push_str(value);
+            self.last.1 = id;
         }
-        self.overflowed += 1;
-        OTHER
+        id
     }
 
     /// The value with that number.

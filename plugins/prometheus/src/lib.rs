@@ -69,7 +69,7 @@ impl TelemetryExporter for Prometheus {
         let metrics = &mut *self.metrics();
         let mut has_bodies = false;
         for record in batch.iter() {
-            let fields: Fields<'_> = match record.read() {
+            let fields = match Fields::parse(record.metrics_json()) {
                 Ok(fields) => fields,
                 Err(error) => {
                     record.reject(&error.to_string());

@@ -1,5 +1,7 @@
 //! All metrics of an instance: from a record to the series it touches.
 
+use std::collections::HashMap;
+
 use crate::{
     field::{Field, Value},
     label::{self, OTHER, Values},
@@ -20,6 +22,9 @@ pub struct Metrics {
     pub(crate) observers: Vec<Observer>,
     /// Number of each dimension's value in the record at hand.
     pub(crate) ids: Vec<u32>,
+    /// For each combination of them that came along, the series of every observer: one look-up per record instead of
+    /// one per series.
+    pub(crate) plans: HashMap<Box<[u32]>, Box<[u32]>>,
     /// Whether any source reads a body.
     pub reads_bodies: bool,
     /// Whether exemplars are kept.
@@ -95,48 +100,80 @@ impl Metrics {
             *id = dimension.id(from, failed);
         }
         let exemplar = if self.exemplars { exemplar(from, now) } else { None };
-        for observer in &self.observers {
+        if !self.plans.contains_key(&*self.ids) {
+            self.add_plan();
+        }
+        let Some(plan) = self.plans.get_mut(&*self.ids) else { return };
+        for (observer, planned) in self.observers.iter().zip(plan) {
             let Some(value) = observer.what.value(from, failed) else { continue };
-            let mut key = [OTHER; MAX_LABELS];
-            for (place, part) in key.iter_mut().zip(&observer.key) {
-                *place = part.fixed.unwrap_or(self.ids[part.dimension]);
-            }
-            let key = &mut key[..observer.key.len()];
             let family = &mut self.families[observer.family];
-            let series = family
-                .find(key)
-                .unwrap_or_else(|| add(family, &self.dimensions, observer, key, &mut self.budget));
+            let series = if *planned == UNPLANNED {
+                let (series, is_own) = observer.find(family, &self.dimensions, &self.ids, &mut self.budget);
+                if let (Ok(series), true) = (u32::try_from(series), is_own) {
+                    *planned = series;
+                }
+                series
+            } else {
+                *planned as usize
+            };
             family.observe(series, value * observer.scale, exemplar);
         }
     }
+
+    /// Plans only remember what can be found again, so they are thrown away when they are many.
+    #[cold]
+    fn add_plan(&mut self) {
+        if self.plans.len() >= MAX_PLANS {
+            self.plans.clear();
+        }
+        let unplanned = vec![UNPLANNED; self.observers.len()];
+        self.plans.insert(self.ids.as_slice().into(), unplanned.into());
+    }
 }
 
-/// Adds a series, or where there is no room leads to the one that stands for the rest: every label but the fixed ones
-/// is `other`. Those are not counted, and there is at most one per observer.
-#[cold]
-fn add(
-    family: &mut Family,
-    dimensions: &[Dimension],
-    observer: &Observer,
-    key: &mut [u32],
-    budget: &mut Budget,
-) -> usize {
-    if budget.used < budget.max {
-        budget.used += 1;
-    } else {
+/// In a plan: the series was not looked up yet, or has none of its own.
+const UNPLANNED: u32 = u32::MAX;
+
+/// Combinations that are remembered; some 150 bytes each.
+const MAX_PLANS: usize = 10_000;
+
+impl Observer {
+    /// The series for these values, added where there is none, and whether it is their own. Where there is no room it
+    /// is the one that stands for the rest: every label but the fixed ones is `other`. Those are not counted, and
+    /// there is at most one per observer.
+    #[cold]
+    fn find(
+        &self,
+        family: &mut Family,
+        dimensions: &[Dimension],
+        ids: &[u32],
+        budget: &mut Budget,
+    ) -> (usize, bool) {
+        let key = |id: &dyn Fn(&Part) -> u32| -> Vec<u32> {
+            self.key.iter().map(|part| part.fixed.unwrap_or_else(|| id(part))).collect()
+        };
+        let own = key(&|part| ids[part.dimension]);
+        if let Some(series) = family.find(&own) {
+            return (series, true);
+        }
+        if budget.used < budget.max {
+            budget.used += 1;
+            return (family.add(&own, self.labels(family, dimensions, &own)), true);
+        }
         budget.overflowed += 1;
-        for (place, part) in key.iter_mut().zip(&observer.key) {
-            *place = part.fixed.unwrap_or(OTHER);
-        }
-        if let Some(rest) = family.find(key) {
-            return rest;
-        }
+        let rest = key(&|_| OTHER);
+        let series =
+            family.find(&rest).unwrap_or_else(|| family.add(&rest, self.labels(family, dimensions, &rest)));
+        (series, false)
     }
-    let mut labels = String::new();
-    for ((name, id), part) in family.labels.iter().zip(&*key).zip(&observer.key) {
-        label::write(&mut labels, name, dimensions[part.dimension].values.name(*id));
+
+    fn labels(&self, family: &Family, dimensions: &[Dimension], key: &[u32]) -> String {
+        let mut labels = String::new();
+        for ((name, id), part) in family.labels.iter().zip(key).zip(&self.key) {
+            label::write(&mut labels, name, dimensions[part.dimension].values.name(*id));
+        }
+        labels
     }
-    family.add(key, labels)
 }
 
 impl Dimension {

@@ -33,6 +33,18 @@ pub(crate) fn request(address: SocketAddr, model: &str, stream: bool) -> Vec<u8>
     (head + &body).into_bytes()
 }
 
+/// GET of some JSON.
+pub(crate) fn get_json(address: SocketAddr, path: &str) -> Result<serde_json::Value, Error> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // To HTTP/1.0 there is no answer in chunks.
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").ok_or("an answer without a head")?;
+    Ok(serde_json::from_str(body)?)
+}
+
 /// Connections that send the next request as soon as the answer has come.
 pub(crate) struct ClosedLoop {
     shared: Arc<Shared>,

@@ -9,15 +9,34 @@ use crate::{
     targets::{Binaries, Kind, Running, Upstream},
 };
 
-/// Bytes per connection or stream: growth of the resident memory, divided. Captured bodies are in it.
-#[derive(Debug, Clone, Copy, Serialize)]
+/// Bytes per connection and per stream. Captured bodies are in it.
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Memory {
     /// Of which proxy.
     pub(crate) kind: Kind,
     /// After one request, kept alive.
-    pub(crate) idle_connection: f64,
+    pub(crate) idle_connection: Growth,
     /// After some chunks, waiting for the next.
-    pub(crate) open_stream: f64,
+    pub(crate) open_stream: Growth,
+}
+
+/// Growth of the resident memory for each connection or stream, in each quarter of them.
+///
+/// A process that freed memory while it started has the first ones for nothing: an average over all would flatter it.
+/// So the figure is that of the second half, and there is none where its quarters disagree.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Growth {
+    quarters: [f64; 4],
+}
+
+impl Growth {
+    /// Bytes each; `None` when the memory did not grow evenly, so that nothing can be said.
+    pub(crate) fn each(&self) -> Option<f64> {
+        const TOLERANCE: f64 = 0.25;
+        let [.., third, fourth] = self.quarters;
+        let each = f64::midpoint(third, fourth);
+        (each > 0.0 && (third - fourth).abs() <= TOLERANCE * each).then_some(each)
+    }
 }
 
 /// Measures every proxy; each figure in a process of its own, so that none reuses what another freed.
@@ -37,7 +56,7 @@ pub(crate) fn measure(binaries: &Binaries, pace: &Pace) -> Result<Vec<Memory>, E
     Ok(measured)
 }
 
-fn idle_connections(proxy: &Running, count: usize) -> Result<f64, Error> {
+fn idle_connections(proxy: &Running, count: usize) -> Result<Growth, Error> {
     let request = request(proxy.plain, "demo-fast", false);
     growth(proxy, count, || {
         let mut connection = Connection::open(proxy.plain)?;
@@ -47,7 +66,7 @@ fn idle_connections(proxy: &Running, count: usize) -> Result<f64, Error> {
     })
 }
 
-fn open_streams(proxy: &Running, count: usize) -> Result<f64, Error> {
+fn open_streams(proxy: &Running, count: usize) -> Result<Growth, Error> {
     let request = request(proxy.stream, "demo-stall-mid", true);
     growth(proxy, count, || {
         let mut connection = Connection::open(proxy.stream)?;
@@ -61,17 +80,32 @@ fn growth(
     proxy: &Running,
     count: usize,
     mut open: impl FnMut() -> Result<Connection, Error>,
-) -> Result<f64, Error> {
-    // The first ones pay for what is made once: pools, caches, threads.
-    const WARM_UP: usize = 8;
+) -> Result<Growth, Error> {
     let mut kept = Vec::new();
-    for _ in 0..WARM_UP {
-        kept.push(open()?);
+    let mut quarters = [0.0; 4];
+    let mut before = proxy.memory()?;
+    for growth in &mut quarters {
+        for _ in 0..count / 4 {
+            kept.push(open()?);
+        }
+        let after = proxy.memory()?;
+        *growth = (after as f64 - before as f64) / (count / 4) as f64;
+        before = after;
     }
-    let before = proxy.memory()?;
-    for _ in 0..count {
-        kept.push(open()?);
+    Ok(Growth { quarters })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_even_growth_is_a_figure() {
+        let each = |quarters| Growth { quarters }.each();
+        assert_eq!(each([0.0, 50.0, 100.0, 100.0]), Some(100.0));
+        assert_eq!(each([100.0, 100.0, 90.0, 110.0]), Some(100.0));
+        assert_eq!(each([0.0, 0.0, 0.0, 0.0]), None);
+        assert_eq!(each([0.0, 0.0, 20.0, 100.0]), None);
+        assert_eq!(each([10.0, 10.0, -5.0, -5.0]), None);
     }
-    let grown = proxy.memory()?.saturating_sub(before);
-    Ok(grown as f64 / count as f64)
 }

@@ -62,16 +62,18 @@ impl Process {
         Ok(before)
     }
 
-    /// Memory in use, once two readings agree.
+    /// Resident memory, once readings agree.
     pub(crate) fn settled_memory(&self) -> Result<u64, Error> {
         let mut before = self.memory()?;
-        for _ in 0..20 {
+        let mut same = 0;
+        for _ in 0..40 {
             thread::sleep(Duration::from_millis(50));
             let now = self.memory()?;
-            if now == before {
+            same = if now == before { same + 1 } else { 0 };
+            before = now;
+            if same == 3 {
                 break;
             }
-            before = now;
         }
         Ok(before)
     }
@@ -97,11 +99,12 @@ impl Drop for Process {
     }
 }
 
-/// Waits for the line that names the address; what comes after is read and thrown away, so that the child never blocks.
-pub(crate) fn announced_address(
+/// Waits for one line for each announcement, in any order; what comes after is read and thrown away, so that the child
+/// never blocks.
+pub(crate) fn announced<const N: usize>(
     output: impl Read + Send + 'static,
-    announcement: &'static str,
-) -> Result<SocketAddr, Error> {
+    announcements: [&'static str; N],
+) -> Result<[SocketAddr; N], Error> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -109,14 +112,18 @@ pub(crate) fn announced_address(
         }
     });
     let deadline = Instant::now() + START_LIMIT;
+    let mut found = [None; N];
     let mut said = Vec::new();
     while let Ok(line) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        if let Some(address) = address_after(&line, announcement) {
-            return Ok(address);
+        for (address, announcement) in found.iter_mut().zip(announcements) {
+            *address = address.or_else(|| address_after(&line, announcement));
+        }
+        if let Some(addresses) = found.iter().copied().collect::<Option<Vec<_>>>() {
+            return addresses.try_into().map_err(|_| "as many addresses as announcements".into());
         }
         said.push(line);
     }
-    Err(format!("no line with '{announcement}…'; it said:\n{}", said.join("\n")).into())
+    Err(format!("no lines with {announcements:?}; it said:\n{}", said.join("\n")).into())
 }
 
 fn address_after(line: &str, announcement: &str) -> Option<SocketAddr> {

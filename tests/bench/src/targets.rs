@@ -7,15 +7,18 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     Error,
-    process::{Process, announced_address, free_addresses, wait_until_listening},
+    load::get_json,
+    process::{Process, announced, free_addresses, wait_until_listening},
 };
 
 /// What the load goes through.
@@ -132,7 +135,8 @@ impl Upstream {
             .stdout(Stdio::piped());
         let mut process = Process::spawn(&mut command)?;
         let stdout = process.stdout().ok_or("no standard output")?;
-        Ok(Self { address: announced_address(stdout, "listening on http://")?, _process: process })
+        let [address] = announced(stdout, ["listening on http://"])?;
+        Ok(Self { address, _process: process })
     }
 }
 
@@ -143,6 +147,8 @@ pub(crate) struct Running {
     pub(crate) plain: SocketAddr,
     /// Where requests for streams go.
     pub(crate) stream: SocketAddr,
+    /// Where the gateway tells of its plugins.
+    admin: Option<SocketAddr>,
     /// None for the upstream itself.
     process: Option<Process>,
     _folder: TempDir,
@@ -154,7 +160,7 @@ impl Running {
         match kind {
             Kind::Direct => {
                 let address = upstream.address;
-                Ok(Self { plain: address, stream: address, process: None, _folder: folder })
+                Ok(Self { plain: address, stream: address, admin: None, process: None, _folder: folder })
             }
             Kind::Nginx => nginx(&binaries.nginx, upstream.address, folder),
             Kind::Bare => gateway(binaries, upstream.address, folder, &[]),
@@ -177,6 +183,50 @@ impl Running {
     pub(crate) fn memory(&self) -> Result<u64, Error> {
         self.process.as_ref().map_or(Ok(0), Process::settled_memory)
     }
+
+    /// The books of the exporters that are meant to work, once they have nothing left to do; none without a gateway.
+    pub(crate) fn books(&self, limit: Duration) -> Result<Vec<Books>, Error> {
+        let Some(admin) = self.admin else { return Ok(Vec::new()) };
+        let deadline = Instant::now() + limit;
+        loop {
+            let plugins = get_json(admin, "/plugins")?;
+            let list = plugins["plugins"].as_array().ok_or("GET /plugins has no list of plugins")?;
+            let all: Vec<Books> = list.iter().map(Books::read).collect::<Result<_, _>>()?;
+            let (hanging, books): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|books| books.exporter == HANGING.name);
+            // Otherwise the figures would be those of a healthy exporter.
+            if hanging.iter().any(|books| books.delivered > 0 || books.waiting == 0) {
+                return Err("the exporter that should hang does not".into());
+            }
+            if books.iter().all(|books| books.waiting == 0) || Instant::now() > deadline {
+                return Ok(books);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// What became of the records of one exporter.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Books {
+    pub(crate) exporter: String,
+    pub(crate) delivered: u64,
+    /// Delivered without their bodies, for want of room.
+    pub(crate) shed: u64,
+    waiting: u64,
+}
+
+impl Books {
+    fn read(plugin: &Value) -> Result<Self, Error> {
+        let books = &plugin["books"];
+        let count = |name: &str| books[name].as_u64().ok_or_else(|| format!("no `{name}` in {plugin}"));
+        Ok(Self {
+            exporter: plugin["name"].as_str().unwrap_or_default().to_owned(),
+            delivered: count("delivered")?,
+            shed: count("shed")?,
+            waiting: count("queued")? + count("in_flight")?,
+        })
+    }
 }
 
 fn nginx(program: &Path, upstream: SocketAddr, folder: TempDir) -> Result<Running, Error> {
@@ -187,7 +237,7 @@ fn nginx(program: &Path, upstream: SocketAddr, folder: TempDir) -> Result<Runnin
     command.arg("-p").arg(folder.path()).arg("-e").arg("stderr").arg("-c").arg(&config).stdin(Stdio::null());
     let mut process = Process::spawn(&mut command)?;
     wait_until_listening(&mut process, stream)?;
-    Ok(Running { plain, stream, process: Some(process), _folder: folder })
+    Ok(Running { plain, stream, admin: None, process: Some(process), _folder: folder })
 }
 
 /// One worker in one process, so that there is one process to measure and to stop.
@@ -271,8 +321,14 @@ fn gateway(
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut process = Process::spawn(&mut command)?;
     let stderr = process.stderr().ok_or("no standard error")?;
-    let address = announced_address(stderr, "listening on http://")?;
-    Ok(Running { plain: address, stream: address, process: Some(process), _folder: folder })
+    let [address, admin] = announced(stderr, ["listening on http://", "admin on http://"])?;
+    Ok(Running {
+        plain: address,
+        stream: address,
+        admin: Some(admin),
+        process: Some(process),
+        _folder: folder,
+    })
 }
 
 /// Everything that is not named here has its default, as with a user.

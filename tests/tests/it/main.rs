@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
+mod faults;
 mod requests;

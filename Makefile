@@ -1,0 +1,44 @@
+# make demo       build everything and show the main job end to end (LLM=real: with a real LLM)
+# make test       install what the tests need, then formatting, lints, docs and every test
+# make bench      measure against nginx (QUICK=1: half a minute)
+# make build      the gateway and its plugins, optimized, in target/release
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help build demo test setup lint docs check-tests bench clean
+
+export CARGO_TERM_COLOR ?= auto
+
+PLUGINS := console file prometheus
+PACKAGES := -p magicapi-gateway $(PLUGINS:%=-p %-exporter)
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+build:
+	cargo build --release --locked $(PACKAGES)
+
+demo:
+	@examples/demo/run.sh
+
+setup:
+	@tests/setup.sh
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+check-tests:
+	@tests/run.sh
+
+test: setup lint docs check-tests
+
+bench:
+	@tests/bench/run.sh $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+clean:
+	cargo clean
+	rm -rf .deps examples/plugin-template/target

@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# `make demo`: a provider, the gateway with three exporters, a handful of requests, and what became of them.
+#
+#     LLM=real        ask SmolLM2 on llama.cpp instead of the demo provider
+#     KEEP=1          keep serving afterwards, until Ctrl-C
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+folder="$(mktemp -d "${TMPDIR:-/tmp}/magicapi-demo.XXXXXX")"
+pids=()
+
+main() {
+    trap stop EXIT
+    trap 'exit 130' INT TERM
+    build
+    start_provider
+    start_gateway
+    make_requests
+    show_records
+    show_metrics
+    say "Where to look next"
+    echo "  records   $records"
+    echo "  plugins   curl $admin/plugins"
+    echo "  metrics   curl $admin/metrics"
+    echo "  config    examples/demo/gateway.toml, README.md, docs/"
+    if [[ -n ${KEEP:-} ]]; then
+        echo "  Serving on $gateway until Ctrl-C."
+        wait "${pids[@]}"
+    fi
+}
+
+build() {
+    say "Building (release)"
+    cargo build --release --locked -p magicapi-gateway -p demo-provider \
+        -p console-exporter -p file-exporter -p prometheus-exporter
+    target="${CARGO_TARGET_DIR:-target}/release"
+}
+
+start_provider() {
+    if [[ ${LLM:-demo} == real ]]; then
+        say "Starting a real LLM (SmolLM2-135M on llama.cpp)"
+        tests/setup.sh
+        local port
+        port="$(free_port)"
+        # The server ends when its standard input closes: the pipe lives as long as this script.
+        .deps/python/bin/python tests/servers/llm_server.py "$port" \
+            < <(tail -f /dev/null --pid=$$) >"$folder/provider.log" 2>&1 &
+        pids+=($!)
+        provider="http://127.0.0.1:$port" model=smollm2 failing=smollm2-nonexistent
+        wait_until "the LLM" curl -sf -o /dev/null "$provider/v1/models"
+    else
+        say "Starting the demo provider"
+        "$target/demo-provider" --listen 127.0.0.1:0 >"$folder/provider.log" 2>&1 &
+        pids+=($!)
+        wait_until "the provider" grep -q 'listening on' "$folder/provider.log"
+        provider="$(sed -n 's/.*listening on \(http[^ ]*\).*/\1/p' "$folder/provider.log" | head -1)"
+        model=demo failing=demo-fail-429
+    fi
+    echo "  $provider"
+}
+
+start_gateway() {
+    say "Starting the gateway with three exporters, each loaded from a .so file"
+    records="$folder/records.jsonl"
+    DEMO_PORT=0 DEMO_ADMIN_PORT=0 DEMO_PROVIDER_URL="$provider" DEMO_RECORDS="$records" \
+        "$target/magicapi-gateway" --config examples/demo/gateway.toml --plugin-dir "$target" \
+        >"$folder/console.log" 2>"$folder/gateway.log" &
+    pids+=($!)
+    wait_until "the gateway" grep -q 'admin on' "$folder/gateway.log"
+    gateway="$(sed -n 's/.*listening on \(http[^ ]*\).*/\1/p' "$folder/gateway.log")"
+    admin="$(sed -n 's/.*admin on \(http[^ ]*\).*/\1/p' "$folder/gateway.log")"
+    sed 's/^/  /' "$folder/gateway.log"
+}
+
+make_requests() {
+    say "A plain request"
+    ask "{\"model\":\"$model\",\"max_tokens\":24,\"messages\":[{\"role\":\"user\",\"content\":\"Say hello\"}]}" \
+        -H 'x-user-id: user_456' -H 'x-organisation-id: org_123' -H 'x-project-id: proj_design' | head -c 600
+    echo
+    say "A streamed request"
+    ask "{\"model\":\"$model\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"max_tokens\":24,\"messages\":[{\"role\":\"user\",\"content\":\"Write a poem\"}]}" \
+        -H 'x-thread-id: thread_31' | cut -c1-110 | grep . | head -8
+    echo "  …"
+    say "A request that the provider refuses"
+    ask "{\"model\":\"$failing\",\"messages\":\"none\"}" | head -c 400
+    echo
+    say "A stream that the client cuts off"
+    ask "{\"model\":\"$model\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Write a very long poem about rivers\"}]}" \
+        --max-time 0.4 | head -c 200 || true
+    echo
+    wait_until "the records" has_records 4
+}
+
+ask() {
+    local body="$1"
+    shift
+    curl -sN "$gateway/v1/chat/completions" -H 'content-type: application/json' -d "$body" "$@" || true
+}
+
+has_records() { [[ -f $records ]] && (($(wc -l <"$records") >= $1)); }
+
+show_records() {
+    say "One line each on the console (console exporter)"
+    sed 's/^/  /' "$folder/console.log"
+    say "The first record in the file (file exporter), in OpenTelemetry's log form"
+    head -1 "$records" | pretty | head -60
+}
+
+pretty() { if command -v python3 >/dev/null; then python3 -m json.tool; else cat; fi; }
+
+show_metrics() {
+    say "A few lines of /metrics (prometheus exporter, and the gateway's own books)"
+    curl -s "$admin/metrics" | grep -E '^(magicapi_llm_(requests|tokens)_total|magicapi_exporter_(accepted|delivered)_records_total)' |
+        head -14 | sed 's/^/  /'
+}
+
+say() { printf '\n\033[1m%s\033[0m\n' "$1"; }
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# wait_until WHAT COMMAND…: asks twenty times a second, for half a minute at most.
+wait_until() {
+    local what="$1"
+    shift
+    for _ in $(seq 600); do
+        if "$@" 2>/dev/null; then return; fi
+        sleep 0.05
+    done
+    echo "$what did not come up; see $folder" >&2
+    exit 1
+}
+
+stop() {
+    local code=$?
+    trap - EXIT
+    for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
+        kill -TERM "${pids[i]}" 2>/dev/null || true
+        wait "${pids[i]}" 2>/dev/null || true
+    done
+    exit "$code"
+}
+
+main

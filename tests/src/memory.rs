@@ -1,0 +1,22 @@
+//! What a process takes of the machine's memory.
+
+use crate::gateway::Running;
+
+impl Running {
+    /// Resident memory now, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that was ever resident, in bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        let kibibytes: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        kibibytes * 1024
+    }
+}

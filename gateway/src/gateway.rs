@@ -11,7 +11,7 @@ use crate::{
     config::{Config, Secret},
     pipeline::{Drivers, Pipeline},
     proxy::{Budget, CaptureSettings, Limits, Proxy, Target, upstream},
-    recorder::{self, Intake, Losses},
+    recorder::{self, Duties, Intake, Losses},
     server::Server,
     startup::LoadedPlugins,
 };
@@ -56,7 +56,9 @@ pub async fn run(
     let drivers = pipeline.start();
     let (intake, losses, recorder) = start_recorder(&config, &pipeline, &metrics)?;
     let budget = Budget::new(config.telemetry.capture.max_in_flight_bytes.bytes());
-    let mut server = start_server(&config, &targets, &pipeline, intake, budget.clone())?;
+    let mut server = start_server(&config, &targets, &pipeline, &intake, budget.clone())?;
+    // Each worker has its own: the recorder ends when they do.
+    drop(intake);
     metrics.show_gateway(server.open_connections(), budget, losses);
 
     let listener = listener(listeners.server)?;
@@ -113,12 +115,15 @@ fn start_recorder(
         max_body_bytes: telemetry.capture.max_body_bytes.as_usize(),
     };
     let (pipeline, requests) = (pipeline.clone(), metrics.request_instruments());
-    let (intake, thread) = recorder::start(settings, move |records| {
-        for record in records {
-            requests.record(record);
-        }
-        pipeline.submit(records);
-    })?;
+    let duties = Duties {
+        count: Box::new(move |summary| requests.record(summary)),
+        deliver: if pipeline.is_empty() {
+            None
+        } else {
+            Some(Box::new(move |records| pipeline.submit(records)))
+        },
+    };
+    let (intake, thread) = recorder::start(settings, duties)?;
     let losses = intake.losses();
     Ok((intake, losses, thread))
 }
@@ -127,7 +132,7 @@ fn start_server(
     config: &Config,
     targets: &[Arc<Target>],
     pipeline: &Pipeline,
-    intake: Intake,
+    intake: &Intake,
     budget: Arc<Budget>,
 ) -> io::Result<Server> {
     let limits = Limits {
@@ -139,9 +144,8 @@ fn start_server(
         max_body_bytes: config.telemetry.capture.max_body_bytes.bytes(),
         budget,
     };
-    let proxy = || {
-        Proxy::new(targets, &config.proxy.default_provider, limits, capture.clone(), intake.clone())
-    };
+    let proxy =
+        || Proxy::new(targets, &config.proxy.default_provider, limits, capture.clone(), intake.clone());
     let proxies = (0..workers(config)).map(|_| proxy()).collect();
     Server::start(&config.server, proxies)
 }

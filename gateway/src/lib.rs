@@ -34,8 +34,10 @@ pub mod cli;
 pub mod config;
 #[forbid(unsafe_code)]
 pub mod gateway;
-#[allow(unsafe_code)]
 pub mod loader;
+#[doc(hidden)]
+#[forbid(unsafe_code)]
+pub mod measure;
 #[forbid(unsafe_code)]
 pub mod pipeline;
 #[forbid(unsafe_code)]

@@ -136,10 +136,16 @@ fn file(entry: &Entry, allow_insecure: bool) -> FileRequest {
 }
 
 fn failure(entry: &Entry, error: LoadError, problems: &[SchemaProblem]) -> Failure {
-    if problems.is_empty() {
-        Failure::Load { name: entry.name.clone(), error }
-    } else {
-        Failure::Settings(problems.iter().map(|problem| entry.settings_problem(problem)).collect())
+    if !problems.is_empty() {
+        return Failure::Settings(problems.iter().map(|problem| entry.settings_problem(problem)).collect());
+    }
+    match error {
+        // They fit the schema, and the plugin knows better.
+        LoadError::InvalidConfig { message, .. } => {
+            let problem = entry.problem("config", &format!("the plugin refuses its settings: {message}"), "");
+            Failure::Settings(vec![problem])
+        }
+        error => Failure::Load { name: entry.name.clone(), error },
     }
 }
 

@@ -64,7 +64,7 @@ struct Text {
 impl Text {
     /// The descriptor's constructor admits only text that needs no escape in JSON.
     const fn of(descriptor: &Descriptor, panic: &str) -> Self {
-        assert!(ABI_VERSION == 1);
+        const { assert!(ABI_VERSION == 1, "the text below says 1") };
         Self { bytes: [0; MAX_TEXT], length: 0 }
             .push("{\"name\":\"")
             .push(descriptor.name)

@@ -1,5 +1,7 @@
 //! The log form holds to the guide's two examples: every key there is there, at the same place, with the same value.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use plugin_api::{LOG_NAME, RequestMetrics};
 use serde_json::{Value, json, value::RawValue};
 
@@ -71,10 +73,18 @@ fn a_stream_has_the_guides_form() {
     expected["attributes"]["id"] = json!("msg_31");
     let mut metrics = metrics();
     for (key, value) in [
-        ("id", json!("31")), ("timestamp", json!("2025-03-05T16:25:30.789Z")), ("thread_id", json!("thread_31")),
-        ("project_id", json!("proj_chat")), ("provider", json!("groq")), ("model", json!("llama-3.1-8b-instant")),
-        ("total_latency", json!(1244.4)), ("input_tokens", json!(38)), ("output_tokens", json!(256)),
-        ("total_tokens", json!(294)), ("cost", json!(0.0263)), ("is_streaming", json!(true)),
+        ("id", json!("31")),
+        ("timestamp", json!("2025-03-05T16:25:30.789Z")),
+        ("thread_id", json!("thread_31")),
+        ("project_id", json!("proj_chat")),
+        ("provider", json!("groq")),
+        ("model", json!("llama-3.1-8b-instant")),
+        ("total_latency", json!(1244.4)),
+        ("input_tokens", json!(38)),
+        ("output_tokens", json!(256)),
+        ("total_tokens", json!(294)),
+        ("cost", json!(0.0263)),
+        ("is_streaming", json!(true)),
     ] {
         metrics[key] = value;
     }

@@ -7,8 +7,8 @@ use std::{
     sync::OnceLock,
 };
 
-const PACKAGES: [&str; 4] =
-    ["magicapi-gateway", "console-exporter", "file-exporter", "probe-exporter"];
+const PACKAGES: [&str; 5] =
+    ["magicapi-gateway", "console-exporter", "file-exporter", "probe-exporter", "prometheus-exporter"];
 
 /// The gateway's binary.
 pub fn gateway() -> PathBuf {
@@ -32,16 +32,36 @@ fn find(target: &str) -> PathBuf {
 }
 
 fn build() -> HashMap<String, PathBuf> {
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--message-format=json"])
-        .args(PACKAGES.iter().flat_map(|package| ["-p", package]))
-        .current_dir(checkout())
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "cargo build failed");
+    let mut command = cargo("build", &checkout());
+    command.args(PACKAGES.iter().flat_map(|package| ["-p", package]));
+    made_by(&mut command)
+}
+
+/// Cargo as a person would call it in that folder.
+pub fn cargo(subcommand: &str, folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.arg(subcommand).current_dir(folder);
+    command
+}
+
+/// Runs a `cargo build`; the programs and libraries it made, by the names of their targets.
+pub fn made_by(build: &mut Command) -> HashMap<String, PathBuf> {
+    let output = build.arg("--message-format=json").stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{build:?} failed");
     let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().filter_map(|line| artifact(&serde_json::from_str(line).ok()?)).collect()
+    let made: HashMap<_, _> =
+        text.lines().filter_map(|line| artifact(&serde_json::from_str(line).ok()?)).collect();
+    made.values().for_each(|file| close_to_others(file));
+    made
+}
+
+/// With a umask of 002 cargo lets the group write to what it makes, and the gateway refuses such a plugin.
+fn close_to_others(file: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(file).unwrap().permissions().mode();
+    if mode & 0o022 != 0 {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode & !0o022)).unwrap();
+    }
 }
 
 fn artifact(message: &serde_json::Value) -> Option<(String, PathBuf)> {

@@ -49,11 +49,16 @@ impl Gateway {
     }
 
     /// Adds a provider; the first one is the default.
-    pub fn provider(mut self, name: &str, url: &str) -> Self {
+    pub fn provider(self, name: &str, url: &str) -> Self {
+        self.provider_with(name, url, "")
+    }
+
+    /// Adds a provider with further keys of its section.
+    pub fn provider_with(mut self, name: &str, url: &str, keys: &str) -> Self {
         if self.top.is_empty() {
             self.top = format!("[proxy]\ndefault_provider = \"{name}\"\n");
         }
-        self.section(&format!("[providers.{name}]\nbase_url = \"{url}\"\n"))
+        self.section(&format!("[providers.{name}]\nbase_url = \"{url}\"\n{keys}\n"))
     }
 
     /// Adds keys to `[server]`.
@@ -70,11 +75,12 @@ impl Gateway {
 
     /// Adds a plugin from its built library, with further keys of its entry; batches leave at once.
     pub fn plugin(self, name: &str, library: &str, keys: &str) -> Self {
-        let path = artifacts::plugin(library);
-        self.section(&format!(
-            "[[plugin]]\nname = \"{name}\"\npath = \"{}\"\nbatch.max_delay = \"10ms\"\n{keys}",
-            path.display()
-        ))
+        self.plugin_file(name, &artifacts::plugin(library), &format!("batch.max_delay = \"10ms\"\n{keys}"))
+    }
+
+    /// Adds a plugin from any file.
+    pub fn plugin_file(self, name: &str, path: &Path, keys: &str) -> Self {
+        self.section(&format!("[[plugin]]\nname = \"{name}\"\npath = \"{}\"\n{keys}", path.display()))
     }
 
     /// Adds the file exporter; [`Running::records`] reads what it writes.
@@ -103,7 +109,8 @@ impl Gateway {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(artifacts::gateway());
         command.args(arguments).arg("--config").arg(self.write()).current_dir(self.folder.path());
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // What the tester's shell has set (PORT, RUST_LOG, OPENAI_API_KEY) is none of the test's.
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -234,7 +241,8 @@ impl Running {
     /// One plugin's entry of `GET /plugins`.
     pub async fn plugin(&self, name: &str) -> Value {
         let plugins = self.admin("/plugins").await.json();
-        let found = plugins["plugins"].as_array().unwrap().iter().find(|plugin| plugin["name"] == name).cloned();
+        let found =
+            plugins["plugins"].as_array().unwrap().iter().find(|plugin| plugin["name"] == name).cloned();
         found.unwrap_or_else(|| panic!("no plugin {name} in {plugins}"))
     }
 

@@ -18,6 +18,7 @@
 
 pub mod artifacts;
 pub mod client;
+pub mod ended;
 pub mod gateway;
 mod memory;
 mod metrics;
@@ -30,6 +31,7 @@ pub mod wait;
 
 pub use self::{
     client::{Answer, Client},
+    ended::{Ended, magicapi_gateway},
     gateway::{Gateway, Running},
     provider::Provider,
     raw_provider::{RawProvider, Step},

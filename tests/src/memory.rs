@@ -8,9 +8,14 @@ impl Running {
         self.status_bytes("VmRSS:")
     }
 
-    /// The most that was ever resident, in bytes.
+    /// The most that was resident since [`Running::forget_peak`], in bytes.
     pub fn peak_resident_bytes(&self) -> u64 {
         self.status_bytes("VmHWM:")
+    }
+
+    /// Begins to measure the peak anew.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
     }
 
     fn status_bytes(&self, field: &str) -> u64 {

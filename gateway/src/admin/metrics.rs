@@ -17,7 +17,7 @@ use crate::{
     loader::State,
     pipeline::{BreakerState, DropReason, Exporter, Instruments, Pipeline, RejectReason, Snapshot},
     proxy::Budget,
-    recorder::{Losses, Record},
+    recorder::{Losses, Summary},
     server::OpenConnections,
 };
 
@@ -85,8 +85,7 @@ impl RequestInstruments {
         }
     }
 
-    pub(crate) fn record(&self, record: &Record) {
-        let summary = &record.summary;
+    pub(crate) fn record(&self, summary: &Summary) {
         let provider = KeyValue::new("provider", summary.provider.clone().unwrap_or_else(|| "none".into()));
         let status_code = i64::from(summary.status_code.unwrap_or_default());
         let attributes = [
@@ -215,11 +214,15 @@ fn observe_exporters(meter: &Meter, view: &View) {
     counter("magicapi_exporter_delivered_records", "Records that the backend has", |row| {
         row.snapshot.books.delivered
     });
-    counter("magicapi_exporter_retries", "Batches, or parts of them, that were sent again", |row| row.retries);
-    counter("magicapi_exporter_plugin_faults", "Verdicts that no plugin may give", |row| row.faults);
-    counter("magicapi_exporter_shed_records", "Records that lost bodies to fit; they count as accepted", |row| {
-        row.snapshot.shed_bodies
+    counter("magicapi_exporter_retries", "Batches, or parts of them, that were sent again", |row| {
+        row.retries
     });
+    counter("magicapi_exporter_plugin_faults", "Verdicts that no plugin may give", |row| row.faults);
+    counter(
+        "magicapi_exporter_shed_records",
+        "Records that lost bodies to fit; they count as accepted",
+        |row| row.snapshot.shed_bodies,
+    );
     observe_reasons(meter, view);
     observe_gauges(meter, view);
 }
@@ -240,13 +243,15 @@ fn observe_gauges(meter: &Meter, view: &View) {
     gauge("magicapi_exporter_in_flight_records", "Records being sent or waiting for a retry", |row| {
         row.snapshot.books.in_flight
     });
-    gauge("magicapi_exporter_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open", |row| {
-        match row.breaker {
+    gauge(
+        "magicapi_exporter_breaker_state",
+        "Circuit breaker: 0 closed, 1 half open, 2 open",
+        |row| match row.breaker {
             BreakerState::Closed => 0,
             BreakerState::HalfOpen => 1,
             BreakerState::Open => 2,
-        }
-    });
+        },
+    );
     // The design names this one twice, with and without the prefix.
     for name in ["magicapi_exporter_plugin_up", "magicapi_plugin_up"] {
         let view = view.clone();
@@ -255,7 +260,8 @@ fn observe_gauges(meter: &Meter, view: &View) {
             .with_description("1 when the plugin is loaded and not stuck or disabled")
             .with_callback(move |observer| {
                 for row in view.load().iter() {
-                    observer.observe(u64::from(row.state.as_ref().is_some_and(|state| state.up)), &row.labels);
+                    observer
+                        .observe(u64::from(row.state.as_ref().is_some_and(|state| state.up)), &row.labels);
                 }
             })
             .build();
@@ -268,7 +274,9 @@ fn observe_reasons(meter: &Meter, view: &View) {
     let rejected = view.clone();
     meter
         .u64_observable_counter("magicapi_exporter_rejected_records")
-        .with_description("Records that the backend will never take, by who said so: the record's verdict or the call")
+        .with_description(
+            "Records that the backend will never take, by who said so: the record's verdict or the call",
+        )
         .with_callback(move |observer| {
             for_each(&rejected, |labels, state| {
                 for reason in RejectReason::ALL {

@@ -9,19 +9,22 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{body::{Bytes, Incoming}, service::service_fn};
+use hyper::{
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use plugin_api::abi::scrape_format;
-use tokio::{net::TcpListener, sync::{Mutex, Semaphore}};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Semaphore},
+};
 use tracing::{debug, warn};
 
-use self::{
-    exposition::Format,
-    metrics::Metrics,
-};
+use self::{exposition::Format, metrics::Metrics};
 use crate::{config::Secret, loader::State, pipeline::Pipeline};
 
 /// Operators' connections at once.
@@ -83,7 +86,8 @@ impl Admin {
         let path = request.uri().path();
         // Alive is alive: a probe needs no token to see that.
         if path != "/healthz" && !self.is_authorized(request) {
-            let answer = json(StatusCode::UNAUTHORIZED, &report::error("a bearer token is required: admin.token"));
+            let answer =
+                json(StatusCode::UNAUTHORIZED, &report::error("a bearer token is required: admin.token"));
             return with(answer, header::WWW_AUTHENTICATE, "Bearer");
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -95,7 +99,10 @@ impl Admin {
             "/readyz" => self.ready(),
             "/metrics" => self.scrape(request).await,
             "/plugins" => json(StatusCode::OK, &report::plugins(&self.pipeline, &self.absent)),
-            _ => json(StatusCode::NOT_FOUND, &report::error("there are /healthz, /readyz, /metrics and /plugins")),
+            _ => json(
+                StatusCode::NOT_FOUND,
+                &report::error("there are /healthz, /readyz, /metrics and /plugins"),
+            ),
         }
     }
 
@@ -115,7 +122,8 @@ impl Admin {
         let format = Format::of(accept);
         let _one_at_a_time = self.scraping.lock().await;
         let own = self.metrics.text();
-        let mut expositions = vec![if format == Format::Text { own } else { exposition::to_open_metrics(&own) }];
+        let mut expositions =
+            vec![if format == Format::Text { own } else { exposition::to_open_metrics(&own) }];
         expositions.extend(self.plugin_expositions(format).await);
         let (text, repeated) = exposition::join(format, &expositions);
         if !repeated.is_empty() {
@@ -134,7 +142,9 @@ impl Admin {
                     return None;
                 }
                 let text = scrape_plugin(plugin, format).await;
-                text.inspect_err(|error| warn!(plugin = plugin.name(), "scrape failed: {error}")).ok().flatten()
+                text.inspect_err(|error| warn!(plugin = plugin.name(), "scrape failed: {error}"))
+                    .ok()
+                    .flatten()
             }));
         }
         let mut expositions = Vec::new();

@@ -15,9 +15,9 @@ pub(super) fn error(message: &str) -> Value {
 /// `GET /plugins`: what each is, what state it is in, and where its records went.
 pub(super) fn plugins(pipeline: &Pipeline, absent: &[Absent]) -> Value {
     let loaded = pipeline.exporters().iter().map(|exporter| plugin(exporter));
-    let absent = absent.iter().map(|absent| {
-        json!({ "name": absent.name, "state": "not_loaded", "reason": absent.error })
-    });
+    let absent = absent
+        .iter()
+        .map(|absent| json!({ "name": absent.name, "state": "not_loaded", "reason": absent.error }));
     json!({ "plugins": loaded.chain(absent).collect::<Vec<_>>() })
 }
 

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::{
-    CONFIG, ConfigArgs, SOFTWARE, all_problems, code_of, complain, complain_about, complain_about_plugins, environment,
-    load, logging, print,
+    CONFIG, ConfigArgs, SOFTWARE, all_problems, code_of, complain, complain_about, complain_about_plugins,
+    environment, load, logging, print,
 };
 use crate::{
     config::{Loaded, Problem},
@@ -84,7 +84,9 @@ impl Finding {
 
     fn absent(&self) -> Vec<String> {
         match self {
-            Self::Good { absent, .. } => absent.iter().map(|(name, error)| format!("plugin \"{name}\": {error}")).collect(),
+            Self::Good { absent, .. } => {
+                absent.iter().map(|(name, error)| format!("plugin \"{name}\": {error}")).collect()
+            }
             Self::Wrong(_) | Self::Failed(_) => Vec::new(),
         }
     }

@@ -63,7 +63,7 @@ fn text(facts: &FileFacts, description: Option<&Description>) -> String {
     line("author", &description.author);
     line("license", &description.license);
     line("api", &description.api_version);
-    line("content", &json!(description.content).as_str().unwrap_or_default().to_owned());
+    line("content", json!(description.content).as_str().unwrap_or_default());
     let batch = &description.batch;
     let (records, bytes) = (batch.max_records, batch.max_bytes);
     line("batch", &format!("{records} records, {bytes} bytes, {:?}", batch.max_delay));
@@ -76,7 +76,8 @@ fn settings(schema: &Value) -> String {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return String::new() };
     let mut out = String::from("settings\n");
     for (name, property) in properties {
-        let is_required = schema["required"].as_array().is_some_and(|names| names.iter().any(|it| it == name));
+        let is_required =
+            schema["required"].as_array().is_some_and(|names| names.iter().any(|it| it == name));
         let default = property.get("default").map(|value| format!(" = {value}"));
         let default = default.unwrap_or_else(|| if is_required { ", required" } else { "" }.to_owned());
         let _ = writeln!(out, "  {name}{default}{}", variables(&property["x-env"]));

@@ -33,7 +33,11 @@ pub(crate) const SOFTWARE: u8 = 70;
 pub(crate) const CONFIG: u8 = 78;
 
 #[derive(Debug, Parser)]
-#[command(name = "magicapi-gateway", version, about = "HTTP gateway for LLM providers, with telemetry plugins")]
+#[command(
+    name = "magicapi-gateway",
+    version,
+    about = "HTTP gateway for LLM providers, with telemetry plugins"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -124,7 +128,9 @@ pub fn main() -> ExitCode {
         Command::Plugin { what: PluginCommand::Inspect { file, json, no_load, allow_insecure_plugins } } => {
             inspect::inspect(&file, json, !no_load, allow_insecure_plugins)
         }
-        Command::Version { json: false } => print(concat!("magicapi-gateway ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Version { json: false } => {
+            print(concat!("magicapi-gateway ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
         Command::Version { json: true } => {
             let version = serde_json::json!({
                 "version": env!("CARGO_PKG_VERSION"),
@@ -192,6 +198,7 @@ fn complain_about_plugins(failures: Vec<Failure>) -> u8 {
         }
     }
     if !problems.is_empty() {
+        problems.sort_by_key(|problem| problem.line);
         complain_about(&problems);
     }
     code

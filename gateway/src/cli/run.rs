@@ -10,8 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::{
-    CONFIG, ConfigArgs, SOFTWARE, all_problems, complain, complain_about, complain_about_plugins, environment, load,
-    logging,
+    CONFIG, ConfigArgs, SOFTWARE, all_problems, complain, complain_about, complain_about_plugins,
+    environment, load, logging,
 };
 use crate::{
     config::{Config, Loaded},

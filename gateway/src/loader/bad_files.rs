@@ -94,14 +94,19 @@ async fn an_executable_is_refused() {
 #[tokio::test]
 async fn a_library_that_is_no_plugin_is_refused() {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let libc = maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("/libc.so"));
+    let libc =
+        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("/libc.so"));
     let libc = fs::read(libc.unwrap()).unwrap();
     assert_refused(&libc, "no exporter entry symbol").await;
 }
 
 #[tokio::test]
 async fn a_plugin_in_c_is_told_to_wait() {
-    let c = replaced(library(), b"_1as_0lib_1header_0root_bmodule_bloader\0", b"magicapi_exporter_v1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    let c = replaced(
+        library(),
+        b"_1as_0lib_1header_0root_bmodule_bloader\0",
+        b"magicapi_exporter_v1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    );
     assert_refused(&c, "does not open plugins in C yet").await;
     assert_eq!(examine(&Planted::new(&c).request()).unwrap().door, Door::C);
 }
@@ -128,7 +133,8 @@ async fn a_plugin_that_aborts_on_panic_is_refused() {
 
 #[tokio::test]
 async fn a_panic_in_describe_is_refused_with_its_message() {
-    assert_refused(&switched("describe-panics"), "`describe` failed (panic): told to panic in describe (at ").await;
+    assert_refused(&switched("describe-panics"), "`describe` failed (panic): told to panic in describe (at ")
+        .await;
 }
 
 #[tokio::test]
@@ -241,7 +247,8 @@ async fn the_same_file_twice_makes_two_plugins_that_share_nothing() {
     let planted = Planted::new(library());
     let (one, two) = (planted.load(json!({})).await.unwrap(), planted.load(json!({})).await.unwrap());
     one.export(0, records(5), 0, AMPLE).await.unwrap();
-    let scrape = async |plugin: &Plugin| String::from_utf8(plugin.scrape(0, AMPLE).await.unwrap().unwrap()).unwrap();
+    let scrape =
+        async |plugin: &Plugin| String::from_utf8(plugin.scrape(0, AMPLE).await.unwrap().unwrap()).unwrap();
     assert!(scrape(&one).await.ends_with("_total 5\n"));
     assert!(scrape(&two).await.ends_with("_total 0\n"));
     // Each is a mapping of its own.

@@ -216,7 +216,9 @@ impl Library {
             CallReport { status: CallStatus::InvalidConfig, message } => {
                 return Err(LoadError::InvalidConfig { path: path(), message });
             }
-            CallReport { status, message } => return Err(LoadError::Create { path: path(), status, message }),
+            CallReport { status, message } => {
+                return Err(LoadError::Create { path: path(), status, message });
+            }
         }
         // SAFETY: `place` is a leaked box, and `create` has returned.
         let instance = unsafe { place.read_volatile() };

@@ -49,8 +49,12 @@ fn table(header: AbiHeaderRef, name: &str, path: &Path) -> Result<ExporterV1, Lo
 fn check_version(header: &LibHeader, name: &str, path: &Path) -> Result<(), LoadError> {
     match VersionNumber::new(header.version_strings()) {
         Ok(VersionNumber { major: ABI_VERSION, .. }) => Ok(()),
-        Ok(VersionNumber { major: found, .. }) => Err(LoadError::AbiVersion { path: path.to_owned(), plugin: name.to_owned(), found }),
-        Err(_) => Err(LoadError::Header { path: path.to_owned(), message: "it states no version".to_owned() }),
+        Ok(VersionNumber { major: found, .. }) => {
+            Err(LoadError::AbiVersion { path: path.to_owned(), plugin: name.to_owned(), found })
+        }
+        Err(_) => {
+            Err(LoadError::Header { path: path.to_owned(), message: "it states no version".to_owned() })
+        }
     }
 }
 

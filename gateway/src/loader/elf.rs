@@ -130,7 +130,9 @@ pub enum ElfError {
     )]
     NoEntry,
     /// Built on a newer system.
-    #[error("it needs GLIBC_{needed}, this system has {found}; build the plugin on a system with glibc {found} or older")]
+    #[error(
+        "it needs GLIBC_{needed}, this system has {found}; build the plugin on a system with glibc {found} or older"
+    )]
     Glibc {
         /// Newest version that the plugin needs.
         needed: String,
@@ -211,7 +213,8 @@ fn check_glibc(image: &Image<'_>, host: Option<GlibcVersion>) -> Result<(), ElfE
 fn check_run_path(image: &Image<'_>) -> Result<(), ElfError> {
     for tag in [elf::DT_RPATH, elf::DT_RUNPATH] {
         let Some(offset) = image.dynamic(tag) else { continue };
-        let path = image.text(offset).ok_or(ElfError::Damaged("its RUNPATH lies outside of the string table"))?;
+        let path =
+            image.text(offset).ok_or(ElfError::Damaged("its RUNPATH lies outside of the string table"))?;
         if path.contains("$ORIGIN") || path.contains("${ORIGIN}") {
             return Err(ElfError::RunPath(path.escape_debug().take(200).collect()));
         }

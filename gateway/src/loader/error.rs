@@ -345,7 +345,9 @@ impl fmt::Display for Overdue<'_> {
             other => write!(f, "{other} took longer than {after:?}")?,
         }
         f.write_str(match stage {
-            Stage::Create => "; a plugin must not wait for its backend there, tell its author, or raise `create_timeout`",
+            Stage::Create => {
+                "; a plugin must not wait for its backend there, tell its author, or raise `create_timeout`"
+            }
             _ => "; tell the plugin's author",
         })
     }

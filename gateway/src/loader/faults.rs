@@ -20,8 +20,16 @@ async fn export(plugin: &Plugin, count: usize) -> ExportOutcome {
 
 #[tokio::test]
 async fn every_status_of_export_arrives_with_its_message() {
-    let plugin =
-        loaded(&["retry", "retry_after:1500ms", "reject", "too_large", "unauthorized", "panic", "panic_payload"]).await;
+    let plugin = loaded(&[
+        "retry",
+        "retry_after:1500ms",
+        "reject",
+        "too_large",
+        "unauthorized",
+        "panic",
+        "panic_payload",
+    ])
+    .await;
     let expected = [
         (CallStatus::Retry, "told to fail"),
         (CallStatus::Retry, "told to fail"),
@@ -134,7 +142,8 @@ async fn an_export_behind_a_scrape_that_hangs_fails_with_it() {
 async fn scrapes_and_health_checks_say_what_the_plugin_says() {
     let planted = Planted::new(library());
     let text = scrape_format::PROMETHEUS_TEXT;
-    let load = async |scrape, health| planted.load(json!({ "scrape": scrape, "health": health })).await.unwrap();
+    let load =
+        async |scrape, health| planted.load(json!({ "scrape": scrape, "health": health })).await.unwrap();
 
     let plugin = load("ok", "ok").await;
     assert!(plugin.scrape(text, AMPLE).await.unwrap().unwrap().starts_with(b"# HELP probe_"));
@@ -234,8 +243,11 @@ async fn what_the_probe_claims_to_have_delivered_is_in_its_ledger() {
     fs::remove_file(&control).unwrap();
     export(&plugin, 1).await;
     let lines = fs::read_to_string(out).unwrap();
-    let ids: Vec<_> = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect();
-    let of = |line: &serde_json::Value| (line["id"].as_str().unwrap().to_owned(), line["attempt"].as_u64().unwrap());
+    let ids: Vec<_> =
+        lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect();
+    let of = |line: &serde_json::Value| {
+        (line["id"].as_str().unwrap().to_owned(), line["attempt"].as_u64().unwrap())
+    };
     let expected = [("r0", 0), ("r0", 7), ("r2", 7), ("r0", 0)].map(|(id, attempt)| (id.to_owned(), attempt));
     assert_eq!(ids.iter().map(of).collect::<Vec<_>>(), expected);
 }

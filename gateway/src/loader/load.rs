@@ -51,7 +51,10 @@ pub fn examine(request: &FileRequest) -> Result<FileFacts, LoadError> {
 ///
 /// # Errors
 /// What is wrong with it, or that it did not answer within `timeout`.
-pub async fn describe(request: FileRequest, timeout: Duration) -> Result<(FileFacts, Description), LoadError> {
+pub async fn describe(
+    request: FileRequest,
+    timeout: Duration,
+) -> Result<(FileFacts, Description), LoadError> {
     let path = request.path.clone();
     let name = file_name(&path);
     let work = move |progress: &Progress| {

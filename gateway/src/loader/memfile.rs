@@ -25,15 +25,21 @@ pub(crate) fn open(bytes: &[u8], name: &str, path: &Path) -> Result<Library, Loa
     if cfg!(all(target_os = "linux", target_feature = "crt-static")) {
         return Err(LoadError::StaticGateway { path: path.to_owned() });
     }
-    let copy = copy::make(bytes, name)
-        .map_err(|(step, source)| LoadError::Copy { path: path.to_owned(), step, source })?;
+    let copy = copy::make(bytes, name).map_err(|(step, source)| LoadError::Copy {
+        path: path.to_owned(),
+        step,
+        source,
+    })?;
     let _one_at_a_time = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
     set_opening(Some(path.to_owned()));
     // SAFETY: this runs the constructors of the library, which is what loading a plugin means. The bytes passed the
     // ELF check and are sealed, so the loader finds all of them.
     let opened = unsafe { Library::open(Some(&copy), RTLD_NOW | RTLD_LOCAL | no_delete()) };
     set_opening(None);
-    opened.map_err(|error| LoadError::Dlopen { path: path.to_owned(), message: loader_text(&error, name, &copy) })
+    opened.map_err(|error| LoadError::Dlopen {
+        path: path.to_owned(),
+        message: loader_text(&error, name, &copy),
+    })
 }
 
 /// The file whose constructors are running, if any. A constructor that never returns shows here for ever.

@@ -51,7 +51,10 @@ pub struct LoadRequest {
 
 impl fmt::Debug for LoadRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoadRequest").field("name", &self.name).field("file", &self.file).finish_non_exhaustive()
+        f.debug_struct("LoadRequest")
+            .field("name", &self.name)
+            .field("file", &self.file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -242,7 +245,9 @@ impl Plugin {
         self.workers[0].close();
         match report {
             Ok(report) => succeeded(report?),
-            Err(_) => Err(CallFailed::Stuck { call: self.workers[0].activity.running().map_or(CallKind::Destroy, |(call, _)| call) }),
+            Err(_) => Err(CallFailed::Stuck {
+                call: self.workers[0].activity.running().map_or(CallKind::Destroy, |(call, _)| call),
+            }),
         }
     }
 
@@ -301,7 +306,10 @@ impl Plugin {
 
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plugin").field("name", &self.name).field("state", &self.state()).finish_non_exhaustive()
+        f.debug_struct("Plugin")
+            .field("name", &self.name)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }
 
@@ -345,7 +353,10 @@ fn make(request: LoadRequest, progress: &Progress) -> Result<(Plugin, impl FnOnc
 /// At least 1, and more only for a plugin that can take it.
 fn usable_workers(wanted: usize, description: &Description, plugin: &str) -> usize {
     if wanted > 1 && !description.concurrent {
-        tracing::warn!(plugin, "`workers = {wanted}`, but this plugin takes one batch at a time; it gets one worker");
+        tracing::warn!(
+            plugin,
+            "`workers = {wanted}`, but this plugin takes one batch at a time; it gets one worker"
+        );
         return 1;
     }
     wanted.max(1)

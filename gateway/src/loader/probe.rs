@@ -116,5 +116,7 @@ impl BatchSource for Records {
 }
 
 pub(super) fn records(count: usize) -> Arc<dyn BatchSource> {
-    Arc::new(Records((0..count).map(|index| json!({ "id": format!("r{index}") }).to_string().into_bytes()).collect()))
+    Arc::new(Records(
+        (0..count).map(|index| json!({ "id": format!("r{index}") }).to_string().into_bytes()).collect(),
+    ))
 }

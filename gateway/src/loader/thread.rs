@@ -27,10 +27,23 @@ pub(super) enum Job {
         deadline: Duration,
         answer: oneshot::Sender<ExportOutcome>,
     },
-    Flush { deadline: Duration, answer: oneshot::Sender<CallReport> },
-    Health { deadline: Duration, answer: oneshot::Sender<Result<Health, CallReport>> },
-    Scrape { format: u32, deadline: Duration, answer: oneshot::Sender<Result<Option<Vec<u8>>, CallReport>> },
-    Destroy { deadline: Duration, answer: oneshot::Sender<CallReport> },
+    Flush {
+        deadline: Duration,
+        answer: oneshot::Sender<CallReport>,
+    },
+    Health {
+        deadline: Duration,
+        answer: oneshot::Sender<Result<Health, CallReport>>,
+    },
+    Scrape {
+        format: u32,
+        deadline: Duration,
+        answer: oneshot::Sender<Result<Option<Vec<u8>>, CallReport>>,
+    },
+    Destroy {
+        deadline: Duration,
+        answer: oneshot::Sender<CallReport>,
+    },
 }
 
 /// Kinds of calls.
@@ -126,7 +139,13 @@ impl Activity {
     }
 
     /// Makes a call. A panic of our own ends that call alone.
-    fn during<T>(&self, plugin: &str, call: CallKind, deadline: Duration, body: impl FnOnce() -> T) -> Option<T> {
+    fn during<T>(
+        &self,
+        plugin: &str,
+        call: CallKind,
+        deadline: Duration,
+        body: impl FnOnce() -> T,
+    ) -> Option<T> {
         let since = Instant::now();
         *self.lock() = Some(Running { call, since, limit: limit(deadline), is_reported: false });
         let answer = panic::catch_unwind(AssertUnwindSafe(body));
@@ -141,7 +160,9 @@ impl Activity {
             );
         }
         answer
-            .inspect_err(|_| tracing::error!(plugin, "the gateway failed in `{call}`; this is a bug, please report it"))
+            .inspect_err(|_| {
+                tracing::error!(plugin, "the gateway failed in `{call}`; this is a bug, please report it")
+            })
             .map_err(std::mem::forget)
             .ok()
     }
@@ -170,11 +191,12 @@ impl Worker {
         }
         drop(self.jobs);
         let (deadline, answer) = last.unzip();
-        let report = self.activity.during(&self.plugin, CallKind::Destroy, deadline.unwrap_or(Duration::MAX), || {
-            // Their channels are closed by now. One that is in a call that never returns keeps the instance alive.
-            threads.into_iter().for_each(|thread| drop(thread.join()));
-            Arc::into_inner(instance).map(Instance::destroy)
-        });
+        let report =
+            self.activity.during(&self.plugin, CallKind::Destroy, deadline.unwrap_or(Duration::MAX), || {
+                // Their channels are closed by now. One that is in a call that never returns keeps the instance alive.
+                threads.into_iter().for_each(|thread| drop(thread.join()));
+                Arc::into_inner(instance).map(Instance::destroy)
+            });
         if let (Some(Some(report)), Some(answer)) = (report, answer) {
             // Nobody may wait any more.
             let _ = answer.send(report);
@@ -187,7 +209,11 @@ impl Worker {
             let spawned = thread::Builder::new()
                 .name(format!("{}-{}", self.plugin, index + 1))
                 .spawn(move || worker.serve_further(&instance));
-            spawned.inspect_err(|error| tracing::error!(plugin = &*self.plugin, "no thread for a worker: {error}")).ok()
+            spawned
+                .inspect_err(|error| {
+                    tracing::error!(plugin = &*self.plugin, "no thread for a worker: {error}")
+                })
+                .ok()
         };
         others.into_iter().enumerate().filter_map(spawn).collect()
     }

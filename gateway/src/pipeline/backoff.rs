@@ -43,7 +43,11 @@ mod tests {
     #[test]
     fn the_bound_doubles_up_to_its_limit() {
         for (retry, milliseconds) in [(0, 100), (1, 200), (5, 3_200), (9, 30_000), (u32::MAX, 30_000)] {
-            assert_eq!(SETTINGS.delay(retry, None, 1.0), Duration::from_millis(milliseconds), "retry {retry}");
+            assert_eq!(
+                SETTINGS.delay(retry, None, 1.0),
+                Duration::from_millis(milliseconds),
+                "retry {retry}"
+            );
         }
         assert_eq!(SETTINGS.delay(3, None, 0.0), Duration::ZERO);
     }

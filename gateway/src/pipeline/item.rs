@@ -100,5 +100,10 @@ fn without_names(record: &Record) -> Record {
             })
         })
         .unwrap_or_default();
-    Record { metrics: metrics.into(), request: bytes::Bytes::new(), response: bytes::Bytes::new(), ..record.clone() }
+    Record {
+        metrics: metrics.into(),
+        request: bytes::Bytes::new(),
+        response: bytes::Bytes::new(),
+        ..record.clone()
+    }
 }

@@ -126,7 +126,12 @@ mod tests {
 
     #[test]
     fn every_record_ends_in_exactly_one_place() {
-        let verdicts = vec![None, Some(RecordVerdict::Rejected { reason: "bad".into() }), None, Some(RecordVerdict::Delivered)];
+        let verdicts = vec![
+            None,
+            Some(RecordVerdict::Rejected { reason: "bad".into() }),
+            None,
+            Some(RecordVerdict::Delivered),
+        ];
         for status in [CallStatus::Ok, CallStatus::Retry, CallStatus::Reject, CallStatus::PerRecord] {
             let judgement = judge(&outcome(status, verdicts.clone()), 5);
             let placed = judgement.delivered

@@ -25,7 +25,7 @@ mod settings;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tracing::{info, warn};
 
 pub(crate) use self::{
@@ -48,7 +48,11 @@ impl Pipeline {
     }
 
     /// Puts an exporter together from a loaded plugin and its entry in the configuration.
-    pub(crate) fn exporter(plugin: Plugin, entry: &config::Plugin, instruments: &Instruments) -> Arc<Exporter> {
+    pub(crate) fn exporter(
+        plugin: Plugin,
+        entry: &config::Plugin,
+        instruments: &Instruments,
+    ) -> Arc<Exporter> {
         Arc::new(settings::exporter(plugin, entry, instruments))
     }
 
@@ -90,7 +94,7 @@ pub(crate) struct Drivers {
 impl Drivers {
     /// Delivers what is queued, as far as `timeout` allows; accounts for the rest, and ends the plugins.
     pub(crate) async fn shutdown(mut self, timeout: Duration) {
-        let deadline = tokio::time::Instant::now() + timeout;
+        let deadline = Instant::now() + timeout;
         for exporter in self.pipeline.exporters() {
             exporter.queue.close();
         }
@@ -105,14 +109,17 @@ impl Drivers {
     }
 }
 
-async fn end(exporter: Arc<Exporter>, deadline: tokio::time::Instant) {
+async fn end(exporter: Arc<Exporter>, deadline: Instant) {
     let left = exporter.queue.abandon(DropReason::Shutdown);
     // A second for goodbye even when draining took all the time.
-    let grace = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_secs(1));
-    if let Err(error) = exporter.plugin.flush(grace).await {
-        warn!(plugin = &*exporter.name, "flush failed: {error}");
+    let grace = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+    // The plugin may still be in an export with a later deadline of its own; the flush behind it waits no longer.
+    match tokio::time::timeout(grace(), exporter.plugin.flush(grace())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(plugin = &*exporter.name, "flush failed: {error}"),
+        Err(_) => warn!(plugin = &*exporter.name, "flush failed: no answer in time"),
     }
-    if let Err(error) = exporter.plugin.stop(grace).await {
+    if let Err(error) = exporter.plugin.stop(grace()).await {
         warn!(plugin = &*exporter.name, "not ended cleanly: {error}");
     }
     let Snapshot { books, .. } = exporter.snapshot();
@@ -122,6 +129,20 @@ async fn end(exporter: Arc<Exporter>, deadline: tokio::time::Instant) {
     if left == 0 {
         info!(plugin, accepted, delivered, rejected, dropped, "exporter stopped");
     } else {
-        warn!(plugin, accepted, delivered, rejected, dropped, left, "exporter stopped with records undelivered");
+        warn!(
+            plugin,
+            accepted, delivered, rejected, dropped, left, "exporter stopped with records undelivered"
+        );
     }
+}
+
+/// A batch of whole records, for measurements of the boundary alone.
+pub(crate) fn items(records: &[Arc<Record>]) -> item::Items {
+    let now = Instant::now();
+    item::Items(
+        records
+            .iter()
+            .map(|record| item::Item::new(record.clone(), plugin_api::Content::Full, now))
+            .collect(),
+    )
 }

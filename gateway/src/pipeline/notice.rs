@@ -59,7 +59,12 @@ impl Notices {
     pub(crate) fn faults(&self, faults: u32) {
         if let Some(suppressed) = due(&self.faults, u64::from(faults)) {
             let plugin = &*self.plugin;
-            error!(plugin, faults, suppressed, "the plugin gave verdicts on records that are not there, or none where one is due");
+            error!(
+                plugin,
+                faults,
+                suppressed,
+                "the plugin gave verdicts on records that are not there, or none where one is due"
+            );
         }
     }
 

@@ -239,7 +239,7 @@ mod tests {
 
     /// An item of 100 bytes of metrics and `body` bytes of response.
     fn item(body: usize) -> Item {
-        let record = Record::sample(&[b'm'; 100], &[], &vec![b'r'; body]);
+        let record = Record::of_parts(vec![b'm'; 100].into(), Vec::new().into(), vec![b'r'; body].into());
         Item::new(Arc::new(record), Content::Full, Instant::now())
     }
 
@@ -320,7 +320,11 @@ mod tests {
         let queue = queue(3, 1_000, OnFull::Shed);
         push(&queue, &[800, 800, 800]);
         let snapshot = queue.snapshot();
-        assert_eq!((snapshot.queued, snapshot.books.all_dropped(), snapshot.shed_bodies), (2, 1, 2), "{snapshot:?}");
+        assert_eq!(
+            (snapshot.queued, snapshot.books.all_dropped(), snapshot.shed_bodies),
+            (2, 1, 2),
+            "{snapshot:?}"
+        );
         push(&queue, &[0, 0]);
         assert_eq!(queue.snapshot().books.dropped(DropReason::Shed), 2);
     }
@@ -345,7 +349,8 @@ mod tests {
 
     #[test]
     fn an_exporter_sees_only_what_it_may() {
-        let record = Arc::new(Record::sample(b"{\"m\":1}", b"{}", b"[]"));
+        let record =
+            Arc::new(Record::of_parts((&b"{\"m\":1}"[..]).into(), (&b"{}"[..]).into(), (&b"[]"[..]).into()));
         let size = |content| Item::new(record.clone(), content, Instant::now()).size();
         assert_eq!(size(Content::Full), 11);
         assert_eq!(size(Content::Metadata), 7);

@@ -12,7 +12,11 @@ pub(crate) struct RateLimit {
 }
 
 impl RateLimit {
-    pub(crate) fn new(records_per_second: Option<f64>, requests_per_second: Option<f64>, now: Instant) -> Self {
+    pub(crate) fn new(
+        records_per_second: Option<f64>,
+        requests_per_second: Option<f64>,
+        now: Instant,
+    ) -> Self {
         let bucket = |rate: Option<f64>| rate.map(|rate| Bucket::new(rate, now));
         Self { records: bucket(records_per_second), requests: bucket(requests_per_second) }
     }

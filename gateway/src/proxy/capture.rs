@@ -145,8 +145,10 @@ impl Capture {
             Keeping::Whole(pieces) => Kept::Whole(pieces),
             Keeping::Ends { head, tail } => Kept::Ends { head, tail: tail.freeze() },
         };
-        let reservation =
-            Reservation { budget: self.reservation.budget.clone(), bytes: mem::take(&mut self.reservation.bytes) };
+        let reservation = Reservation {
+            budget: self.reservation.budget.clone(),
+            bytes: mem::take(&mut self.reservation.bytes),
+        };
         (Captured { kept, ..mem::take(&mut self.captured) }, reservation)
     }
 

@@ -88,7 +88,12 @@ impl Flight {
         self.response.count(body);
     }
 
-    pub(super) fn provider_answered(&mut self, status: u16, headers: &HeaderMap, id_headers: &[&'static str]) {
+    pub(super) fn provider_answered(
+        &mut self,
+        status: u16,
+        headers: &HeaderMap,
+        id_headers: &[&'static str],
+    ) {
         self.times.provider_headers = Some(self.started.elapsed());
         self.provider_status_code = Some(status);
         self.status_code = Some(status);

@@ -18,7 +18,11 @@ pub mod tls;
 mod trace;
 pub mod upstream;
 
-use std::{collections::HashMap, sync::{Arc, PoisonError}, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, Version, header, uri::PathAndQuery};
@@ -136,11 +140,13 @@ impl Proxy {
         }
         let named = headers::take_text(request.headers_mut(), &headers::X_PROVIDER);
         let name = named.as_deref().unwrap_or(&self.default_provider);
-        self.upstreams.get(name).or_else(|| self.upstreams.get(&*name.to_ascii_lowercase())).ok_or_else(|| {
-            let mut known: Vec<&str> = self.upstreams.keys().map(|name| &**name).collect();
-            known.sort_unstable();
-            GatewayError::UnknownProvider { name: name.to_owned(), known: known.join(", ") }
-        })
+        self.upstreams.get(name).or_else(|| self.upstreams.get(&*name.to_ascii_lowercase())).ok_or_else(
+            || {
+                let mut known: Vec<&str> = self.upstreams.keys().map(|name| &**name).collect();
+                known.sort_unstable();
+                GatewayError::UnknownProvider { name: name.to_owned(), known: known.join(", ") }
+            },
+        )
     }
 
     /// The request as the provider gets it: headers edited in place, the body as the bytes that come.

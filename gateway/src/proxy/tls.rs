@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{ClientConfig, RootCertStore, pki_types::{CertificateDer, pem::PemObject}};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]

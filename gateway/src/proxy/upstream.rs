@@ -45,7 +45,9 @@ pub enum TargetError {
         url: String,
     },
     /// The operator's: an API key that cannot stand in a header.
-    #[error("providers.{name}.api_key has characters that cannot stand in a header; check for a line break at its end")]
+    #[error(
+        "providers.{name}.api_key has characters that cannot stand in a header; check for a line break at its end"
+    )]
     ApiKey {
         /// The provider.
         name: String,
@@ -99,7 +101,11 @@ fn target(
         request_id_headers: known.map_or(providers::REQUEST_ID_HEADERS, |known| known.request_id_headers),
         timeout: entry.timeout.clone(),
         base_url,
-        moved_paths: if entry.base_url.is_none() { known.map_or(&[], |known| known.moved_paths) } else { &[] },
+        moved_paths: if entry.base_url.is_none() {
+            known.map_or(&[], |known| known.moved_paths)
+        } else {
+            &[]
+        },
         authorization,
         http2: entry.http2,
         tls: tls.map_err(|source| TargetError::Tls { name: name_of(), source })?,
@@ -132,9 +138,10 @@ impl Upstream {
         let client = client(&target);
         let parts = target.base_url.parse::<Uri>().unwrap_or_default().into_parts();
         let plain = target.moved_paths.is_empty()
-            && providers::join(&target.base_url, "/v1/x").ends_with(
-                &format!("://{}/v1/x", parts.authority.as_ref().map_or("", |authority| authority.as_str())),
-            );
+            && providers::join(&target.base_url, "/v1/x").ends_with(&format!(
+                "://{}/v1/x",
+                parts.authority.as_ref().map_or("", |authority| authority.as_str())
+            ));
         let origin = if plain { parts.scheme.zip(parts.authority) } else { None };
         Self { target, client, origin }
     }

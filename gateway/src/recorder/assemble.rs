@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use plugin_api::{BodyDescription, EndReason, RequestMetrics, Status, UsageSource};
+use plugin_api::{BodyDescription, EndReason, RequestMetrics};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -15,7 +15,6 @@ use super::{
     body::{self, Body, DECODED_FACTOR},
     draft::Draft,
     exchange::Exchange,
-    usage::Usage,
 };
 
 /// Makes the record of a finished request.
@@ -68,48 +67,38 @@ pub struct Record {
     /// The answer's body: JSON on one line, or empty.
     pub response: Bytes,
     /// The facts that the gateway's own metrics need.
-    pub summary: Arc<Summary>,
+    pub summary: Summary,
     /// Length of `response` before `streamed_data`, when it has that.
     pub(crate) before_streamed_data: Option<usize>,
 }
 
 /// The facts of one request that the gateway counts and measures itself.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Summary {
     /// Provider's name in the configuration.
     pub provider: Option<Arc<str>>,
-    /// Model as the provider answered it.
-    pub model: Option<String>,
-    /// Model as the client asked for it.
-    pub request_model: Option<String>,
-    /// Whether it succeeded.
-    pub status: Status,
     /// How it ended.
     pub end_reason: EndReason,
     /// Status sent to the client.
     pub status_code: Option<u16>,
-    /// The gateway's error code, or the provider's error type.
-    pub error_type: Option<String>,
-    /// Whether the answer was a stream.
-    pub is_streaming: bool,
     /// Until the last byte.
     pub total: Duration,
-    /// From the request sent to the provider until its headers came.
-    pub provider_latency: Option<Duration>,
-    /// Until the first byte of the answer's body.
-    pub ttfb: Option<Duration>,
-    /// Until the first content of a stream.
-    pub ttft: Option<Duration>,
     /// Until the request was handed to the provider's connection.
     pub gateway_overhead: Option<Duration>,
-    /// Bytes of the request's body on the wire.
-    pub request_size: u64,
-    /// Bytes of the answer's body on the wire.
-    pub response_size: u64,
-    /// Token counts.
-    pub usage: Usage,
-    /// Where they come from.
-    pub usage_source: UsageSource,
+}
+
+impl Summary {
+    /// What the proxy saw, without a look into the bodies.
+    #[must_use]
+    pub fn of(exchange: &Exchange) -> Self {
+        Self {
+            provider: exchange.provider.clone(),
+            end_reason: exchange.end.clone(),
+            status_code: exchange.status_code,
+            total: exchange.times.total,
+            gateway_overhead: exchange.times.sent,
+        }
+    }
 }
 
 /// How much of a record may go to make it smaller. Each level includes those before it.
@@ -139,6 +128,20 @@ impl Shed {
 }
 
 impl Record {
+    /// A record of parts that are ready, for measurements and tests of what comes after the recorder.
+    pub(crate) fn of_parts(metrics: Bytes, request: Bytes, response: Bytes) -> Self {
+        let summary = Summary {
+            provider: None,
+            end_reason: EndReason::Complete,
+            status_code: None,
+            total: Duration::ZERO,
+            gateway_overhead: None,
+        };
+        let (started, finished) = (SystemTime::now(), Instant::now());
+        let id = Uuid::now_v7();
+        Self { id, started, finished, metrics, request, response, summary, before_streamed_data: None }
+    }
+
     /// Bytes of its three parts.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -199,9 +202,9 @@ impl Draft {
         let mut metrics = Vec::with_capacity(1280);
         // Strings, numbers and lists of them always serialize, and memory can always be written to.
         let _ = serde_json::to_writer(&mut metrics, &self.metrics(settings));
+        let summary = self.summary();
         let Exchange { id, started, .. } = self.exchange;
         let before_streamed_data = self.before_streamed_data;
-        let summary = Arc::new(self.into_summary());
         let finished = Instant::now();
         Record {
             id,
@@ -293,29 +296,8 @@ impl Draft {
         Shed::ORDER.into_iter().filter(is_gone).map(|level| level.name().into()).collect()
     }
 
-    fn into_summary(self) -> Summary {
-        let usage_source = self.usage_source();
-        let provider_latency = self.provider_latency();
-        let Self { exchange, asked, answered, outcome, .. } = self;
-        Summary {
-            provider: exchange.provider,
-            model: answered.model,
-            request_model: asked.model,
-            status: outcome.status,
-            end_reason: outcome.end_reason,
-            status_code: exchange.status_code,
-            error_type: outcome.error_type,
-            is_streaming: answered.is_streaming,
-            total: exchange.times.total,
-            provider_latency,
-            ttfb: exchange.response.first_byte,
-            ttft: answered.first_content,
-            gateway_overhead: exchange.times.sent,
-            request_size: exchange.request.size,
-            response_size: exchange.response.size,
-            usage: answered.usage.unwrap_or_default(),
-            usage_source,
-        }
+    fn summary(&self) -> Summary {
+        Summary { end_reason: self.outcome.end_reason.clone(), ..Summary::of(&self.exchange) }
     }
 }
 
@@ -344,46 +326,4 @@ fn either<'a>(header: &'a Option<String>, body: &'a Option<String>) -> Option<Co
 #[allow(clippy::cast_precision_loss, reason = "exact for durations below 285 years")]
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
-}
-
-#[cfg(test)]
-impl Record {
-    /// A record with these parts, for tests of what comes after the recorder.
-    pub(crate) fn sample(metrics: &[u8], request: &[u8], response: &[u8]) -> Self {
-        Self {
-            id: Uuid::now_v7(),
-            started: SystemTime::now(),
-            finished: Instant::now(),
-            metrics: Bytes::copy_from_slice(metrics),
-            request: Bytes::copy_from_slice(request),
-            response: Bytes::copy_from_slice(response),
-            summary: Arc::new(Summary::sample()),
-            before_streamed_data: None,
-        }
-    }
-}
-
-#[cfg(test)]
-impl Summary {
-    fn sample() -> Self {
-        Self {
-            provider: Some(Arc::from("openai")),
-            model: Some("gpt-4o-mini".to_owned()),
-            request_model: None,
-            status: Status::Success,
-            end_reason: EndReason::Complete,
-            status_code: Some(200),
-            error_type: None,
-            is_streaming: false,
-            total: Duration::ZERO,
-            provider_latency: None,
-            ttfb: None,
-            ttft: None,
-            gateway_overhead: None,
-            request_size: 0,
-            response_size: 0,
-            usage: Usage::default(),
-            usage_source: UsageSource::None,
-        }
-    }
 }

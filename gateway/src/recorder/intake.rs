@@ -14,7 +14,7 @@ use plugin_api::EndReason;
 use tokio::sync::mpsc;
 use tracing::error;
 
-use super::{Exchange, Record, Settings, assemble};
+use super::{Exchange, Record, Settings, Summary, assemble};
 use crate::proxy::Reservations;
 
 /// Finished requests that may wait for the recorder. Their bodies are bounded by `capture.max_in_flight_bytes`.
@@ -68,18 +68,22 @@ impl Losses {
     }
 }
 
-/// Starts the recorder's thread: every finished request becomes a record and goes to `deliver`, in batches. It ends
-/// when every [`Intake`] is gone and all is recorded.
-pub(crate) fn start(
-    settings: Settings,
-    deliver: impl FnMut(&[Arc<Record>]) + Send + 'static,
-) -> std::io::Result<(Intake, JoinHandle<()>)> {
+/// What the recorder's thread does with finished requests.
+pub(crate) struct Duties {
+    /// Counts and measures each.
+    pub count: Box<dyn FnMut(&Summary) + Send>,
+    /// Takes the records, in batches. Without it nobody wants records, and none are made.
+    pub deliver: Option<Box<dyn FnMut(&[Arc<Record>]) + Send>>,
+}
+
+/// Starts the recorder's thread. It ends when every [`Intake`] is gone and all is recorded.
+pub(crate) fn start(settings: Settings, duties: Duties) -> std::io::Result<(Intake, JoinHandle<()>)> {
     let (sender, receiver) = mpsc::channel(CAPACITY);
     let shared = Arc::<Shared>::default();
     let intake = Intake { sender, shared: shared.clone() };
     let thread = thread::Builder::new()
         .name("recorder".to_owned())
-        .spawn(move || run(receiver, &settings, &shared, deliver))?;
+        .spawn(move || run(receiver, &settings, &shared, duties))?;
     Ok((intake, thread))
 }
 
@@ -87,27 +91,41 @@ fn run(
     mut receiver: mpsc::Receiver<(Exchange, Reservations)>,
     settings: &Settings,
     shared: &Shared,
-    mut deliver: impl FnMut(&[Arc<Record>]),
+    mut duties: Duties,
 ) {
     const BATCH: usize = 256;
     let mut finished = Vec::with_capacity(BATCH);
     let mut records = Vec::with_capacity(BATCH);
     while receiver.blocking_recv_many(&mut finished, BATCH) > 0 {
         let full = finished.len() == BATCH;
-        for (exchange, held) in finished.drain(..) {
-            match catch_unwind(AssertUnwindSafe(|| assemble(exchange, settings))) {
-                Ok(record) => records.push(Arc::new(record)),
-                Err(_) => {
-                    shared.lost.fetch_add(1, Ordering::Relaxed);
-                    error!("the recorder failed on a request; it makes no record");
-                }
+        match &mut duties.deliver {
+            None => finished.drain(..).for_each(|(exchange, _)| (duties.count)(&Summary::of(&exchange))),
+            Some(deliver) => {
+                records.extend(finished.drain(..).filter_map(|exchange| record(exchange, settings, shared)));
+                records.iter().for_each(|record| (duties.count)(&record.summary));
+                deliver(&records);
+                records.clear();
             }
-            drop(held);
         }
-        deliver(&records);
-        records.clear();
         if !full {
             thread::sleep(PACE);
         }
     }
+}
+
+/// A panic would be a bug of the recorder's: it costs that one record, and is counted.
+fn record(
+    (exchange, held): (Exchange, Reservations),
+    settings: &Settings,
+    shared: &Shared,
+) -> Option<Arc<Record>> {
+    let record = catch_unwind(AssertUnwindSafe(|| assemble(exchange, settings)));
+    drop(held);
+    record
+        .map(Arc::new)
+        .inspect_err(|_| {
+            shared.lost.fetch_add(1, Ordering::Relaxed);
+            error!("the recorder failed on a request; it makes no record");
+        })
+        .ok()
 }

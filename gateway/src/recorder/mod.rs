@@ -20,20 +20,20 @@ pub(crate) mod body;
 pub mod config;
 mod draft;
 pub mod exchange;
-pub(crate) mod intake;
 pub(crate) mod fold;
 pub(crate) mod fold_chunks;
 pub(crate) mod fold_responses;
 #[cfg(test)]
 mod golden;
+pub(crate) mod intake;
 pub(crate) mod json;
 pub(crate) mod sse;
 mod template;
 pub mod usage;
 
+pub(crate) use self::intake::{Duties, Intake, Losses, start};
 pub use self::{
     assemble::{Record, Settings, Shed, Summary, assemble},
     exchange::{Captured, Exchange, Identity, Kept, Piece, Times, Trace},
     usage::Usage,
 };
-pub(crate) use self::intake::{Intake, Losses, start};

@@ -181,9 +181,8 @@ impl Out {
     /// Ends a sample, in OpenMetrics with the request that stands for it.
     fn end(&mut self, exemplar: Option<&Exemplar>) {
         if let (Format::OpenMetrics, Some(exemplar)) = (self.format, exemplar) {
-            self.text.push_str(" # {trace_id=\"");
-            self.text.extend(exemplar.trace.iter().map(|byte| char::from(*byte)));
-            self.text.push_str("\"} ");
+            let [upper, lower] = exemplar.trace;
+            let _ = write!(self.text, " # {{trace_id=\"{upper:016x}{lower:016x}\"}} ");
             self.number(exemplar.value);
             self.text.push(' ');
             self.text.push_str(self.digits.format(exemplar.at / 1000));

@@ -17,7 +17,7 @@ macro_rules! fields {
         }
 
         impl Field {
-            /// All but lists and objects, in the order in which the gateway writes them.
+            /// All of them, in the order in which the gateway writes them.
             pub const ALL: &[(&'static str, Self)] = &[$(($name, Self::$variant),)+];
         }
     };
@@ -32,6 +32,7 @@ fields! {
     ProjectId = "project_id",
     ProjectName = "project_name",
     ExperimentId = "experiment_id",
+    ClientRequestId = "client_request_id",
     TraceId = "trace_id",
     SpanId = "span_id",
     ServiceName = "service_name",
@@ -69,6 +70,9 @@ fields! {
     ProviderErrorType = "provider_error_type",
     EndReason = "end_reason",
     ProviderRequestId = "provider_request_id",
+    Truncated = "truncated",
+    RequestBody = "request_body",
+    ResponseBody = "response_body",
 }
 
 const COUNT: usize = Field::ALL.len();
@@ -352,12 +356,22 @@ mod tests {
                 serde_json::Value::Bool(is) => Value::Bool(*is),
                 serde_json::Value::Number(number) => Value::Number(number.as_f64().unwrap()),
                 serde_json::Value::String(text) => Value::Text(text.into()),
+                serde_json::Value::Array(list) => Value::List(list.len()),
                 other => panic!("{name} is {other}"),
             };
             assert_eq!(*fields.get(*field), expected, "{name}");
             assert_eq!((Field::named(name), field.name()), (Some(*field), *name));
         }
-        assert_eq!(Field::named("request_body"), None);
+        assert_eq!(Field::named("later"), None);
+    }
+
+    #[test]
+    fn fields_stand_in_the_order_of_the_wire() {
+        let json = String::from_utf8(Sample::chat().metrics_json()).unwrap();
+        let places: Vec<_> =
+            Field::ALL.iter().map(|(name, _)| json.find(&format!("\"{name}\":")).unwrap()).collect();
+        assert!(places.is_sorted(), "another order is read as well, but slowly");
+        assert_eq!(json.matches("\":").count(), Field::ALL.len(), "a field is missing here");
     }
 
     #[test]

@@ -221,6 +221,10 @@ impl What {
 
 /// The record's trace, where it has a well-formed one.
 fn exemplar(from: Sources<'_>, now: u64) -> Option<Exemplar> {
-    let trace: [u8; 32] = from.fields.text(Field::TraceId)?.as_bytes().try_into().ok()?;
-    trace.iter().all(u8::is_ascii_hexdigit).then_some(Exemplar { trace, value: 0.0, at: now })
+    let trace = from.fields.text(Field::TraceId)?;
+    if trace.len() != 32 || !trace.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let half = |digits: &str| u64::from_str_radix(digits, 16).ok();
+    Some(Exemplar { trace: [half(&trace[..16])?, half(&trace[16..])?], value: 0.0, at: now })
 }

@@ -70,8 +70,8 @@ pub struct Bucket {
 /// A request that stands for others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Exemplar {
-    /// Trace id in hexadecimal.
-    pub trace: [u8; 32],
+    /// Trace id, upper and lower half.
+    pub trace: [u64; 2],
     /// What it added.
     pub value: f64,
     /// When, in milliseconds since 1970.

@@ -83,9 +83,12 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     let binaries = arguments.binaries.resolved()?;
     let memory = memory::measure(&binaries, &pace)?;
     let proxies = rounds::measure(&binaries, &pace, &mut say)?;
+    let probe = binaries.probe();
     let report = Report {
-        boundary_call_ns: in_process::boundary_call_ns(pace.window),
-        pipeline_records_per_second: in_process::pipeline_records_per_second(pace.window),
+        boundary_call_ns: probe.as_deref().and_then(|probe| in_process::boundary_call_ns(probe, pace.window)),
+        pipeline_records_per_second: probe
+            .as_deref()
+            .and_then(|probe| in_process::pipeline_records_per_second(probe, pace.window)),
         seconds: started.elapsed().as_secs_f64(),
         pace,
         proxies,

@@ -219,6 +219,9 @@ fn number(value: Option<f64>, digits: usize) -> String {
 
 /// The first column to the left, the others to the right, the goal after them.
 fn table(head: [&str; 6], rows: &[[String; 6]]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
     let head = head.map(str::to_owned);
     let mut widths = [40, 9, 8, 10, 8, 0];
     for row in rows.iter().chain([&head]) {

@@ -96,6 +96,12 @@ impl Binaries {
         })
     }
 
+    /// The probe plugin, for what is measured in this process.
+    pub(crate) fn probe(&self) -> Option<PathBuf> {
+        let folder = self.plugin_dir.as_ref().filter(|_| !self.without_gateway)?;
+        Some(folder.join(HANGING.file))
+    }
+
     pub(crate) fn has(&self, kind: Kind) -> bool {
         matches!(kind, Kind::Direct | Kind::Nginx) || !self.without_gateway
     }

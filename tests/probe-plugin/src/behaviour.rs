@@ -26,6 +26,7 @@ pub(crate) enum Behaviour {
     RetryHalf,
     Thirds,
     Log(u32),
+    Read(u32),
     Abort,
 }
 
@@ -54,6 +55,7 @@ impl FromStr for Behaviour {
             "reject_half" => Self::RejectHalf,
             "retry_half" => Self::RetryHalf,
             "thirds" => Self::Thirds,
+            "read" => Self::Read(number(needed()?)?),
             "log" => Self::Log(number(needed()?)?),
             "abort" => Self::Abort,
             other => return Err(format!("`{other}` is nothing the probe knows")),
@@ -69,13 +71,17 @@ impl Behaviour {
             Self::Block(time) => thread::sleep(*time),
             Self::Slow(time) => tokio::time::sleep(*time).await,
             Self::Log(lines) => (0..*lines).for_each(|line| tracing::warn!(line, "a line of the probe's")),
+            Self::Read(times) => (0..*times).for_each(|_| read(batch)),
             Self::LieIndex => batch.reject(batch.len() + 7, "there is no such record"),
             Self::Hang => hang(),
             Self::Panic => panic!("told to panic"),
             Self::PanicPayload => panic_with_a_bomb("told to panic twice"),
             Self::Abort => std::process::abort(),
             Self::TooLarge { over } if batch.len() > *over => {
-                return (Delivered::None, Err(ExportError::too_large(format!("{} records are too many", batch.len()))));
+                return (
+                    Delivered::None,
+                    Err(ExportError::too_large(format!("{} records are too many", batch.len()))),
+                );
             }
             Self::Poison(text) if contains(batch, text) => {
                 return (Delivered::None, Err(ExportError::reject("poison in the batch")));
@@ -89,7 +95,9 @@ impl Behaviour {
             Self::Unauthorized => {
                 return (Delivered::None, Err(ExportError::unauthorized("told to refuse the credentials")));
             }
-            Self::RejectHalf | Self::RetryHalf | Self::Thirds | Self::PerRecordMissing => return self.judge(batch),
+            Self::RejectHalf | Self::RetryHalf | Self::Thirds | Self::PerRecordMissing => {
+                return self.judge(batch);
+            }
         }
         (Delivered::All, Ok(()))
     }
@@ -109,6 +117,13 @@ impl Behaviour {
             }
         }
         (Delivered::Some(delivered), Err(ExportError::per_record()))
+    }
+}
+
+/// Asks for every part of every record: three calls over the boundary each.
+fn read(batch: &Batch<'_>) {
+    for record in batch.iter() {
+        std::hint::black_box(record.size());
     }
 }
 

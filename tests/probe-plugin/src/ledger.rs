@@ -44,7 +44,9 @@ impl Ledger {
         match delivered {
             Delivered::None => return Ok(()),
             Delivered::All => (0..batch.len()).try_for_each(|index| self.line(batch, index, &mut lines))?,
-            Delivered::Some(some) => some.iter().try_for_each(|&index| self.line(batch, index, &mut lines))?,
+            Delivered::Some(some) => {
+                some.iter().try_for_each(|&index| self.line(batch, index, &mut lines))?
+            }
         }
         Ok((&self.file).write_all(&lines)?)
     }

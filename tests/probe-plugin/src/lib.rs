@@ -107,7 +107,9 @@ impl TelemetryExporter for Probe {
             "invalid" => return Err(InitError::invalid_config("init: told to be invalid")),
             "panic" => panic!("told to panic in init"),
             "hang" => hang(),
-            other => return Err(InitError::invalid_config(format!("init: `{other}` is nothing the probe knows"))),
+            other => {
+                return Err(InitError::invalid_config(format!("init: `{other}` is nothing the probe knows")));
+            }
         }
         let script = config.script.iter().map(|word| word.parse()).collect::<Result<_, String>>();
         let script = script.map_err(InitError::invalid_config)?;

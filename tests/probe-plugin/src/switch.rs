@@ -48,7 +48,10 @@ extern "C" fn constructor() {
 }
 
 #[used]
-#[allow(unsafe_code, reason = "a constructor can be made in no other way, and the loader must survive one that hangs")]
+#[allow(
+    unsafe_code,
+    reason = "a constructor can be made in no other way, and the loader must survive one that hangs"
+)]
 #[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
 #[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
 static CONSTRUCTOR: extern "C" fn() = constructor;

@@ -56,7 +56,8 @@ async fn assert_unharmed(gateway: &Running, probe: &str, count: usize) {
 
 /// What the gateway says of an exporter when it has ended.
 fn last_words<'a>(log: &'a str, plugin: &str) -> &'a str {
-    let is_it = |line: &&str| line.contains("exporter stopped") && line.contains(&format!("plugin=\"{plugin}\""));
+    let is_it =
+        |line: &&str| line.contains("exporter stopped") && line.contains(&format!("plugin=\"{plugin}\""));
     log.lines().find(is_it).unwrap_or_else(|| panic!("no last words of {plugin} in\n{log}"))
 }
 
@@ -68,7 +69,8 @@ fn number(line: &str, key: &str) -> u64 {
 #[tokio::test]
 async fn a_backend_that_is_down_from_the_start_gets_everything_once_it_is_up() {
     let provider = Provider::start().await;
-    let gateway = Gateway::new().provider("demo", &provider.url()).probe("probe", "", r#"script = ["retry"]"#);
+    let gateway =
+        Gateway::new().provider("demo", &provider.url()).probe("probe", "", r#"script = ["retry"]"#);
     let gateway = gateway.start().await;
     ask(&gateway, &provider, 20).await;
     wait_for("the breaker to open", || async {
@@ -79,13 +81,16 @@ async fn a_backend_that_is_down_from_the_start_gets_everything_once_it_is_up() {
     gateway.command("probe", "ok");
     assert_unharmed(&gateway, "probe", 20).await;
     assert_eq!(gateway.plugin("probe").await["breaker"], "closed");
-    assert!(gateway.log().contains("circuit breaker open") && gateway.log().contains("circuit breaker closed"));
+    assert!(
+        gateway.log().contains("circuit breaker open") && gateway.log().contains("circuit breaker closed")
+    );
 }
 
 #[tokio::test]
 async fn a_backend_that_goes_down_and_comes_back_loses_nothing() {
     let provider = Provider::start().await;
-    let gateway = Gateway::new().provider("demo", &provider.url()).probe("probe", ONE_BY_ONE, "").start().await;
+    let gateway =
+        Gateway::new().provider("demo", &provider.url()).probe("probe", ONE_BY_ONE, "").start().await;
     ask(&gateway, &provider, 10).await;
     gateway.settled("probe", 10).await;
     gateway.command("probe", "retry");
@@ -123,7 +128,10 @@ async fn a_slow_exporter_holds_up_neither_clients_nor_other_exporters() {
     ask(&gateway, &provider, 20).await;
     assert_unharmed(&gateway, "quick", 20).await;
     let books = gateway.wait_for_books("slow", |books| books["accepted"] == 20).await;
-    assert_eq!((&books["in_flight"], &books["queued"], &books["delivered"]), (&json!(1), &json!(19), &json!(0)));
+    assert_eq!(
+        (&books["in_flight"], &books["queued"], &books["delivered"]),
+        (&json!(1), &json!(19), &json!(0))
+    );
 }
 
 #[tokio::test]
@@ -242,7 +250,9 @@ async fn verdicts_on_single_records_are_followed() {
         .start()
         .await;
     ask(&gateway, &provider, 8).await;
-    for (probe, delivered, rejected, retries) in [("halves", 4, 4, 0), ("again", 8, 0, 1), ("thirds", 6, 2, 1)] {
+    for (probe, delivered, rejected, retries) in
+        [("halves", 4, 4, 0), ("again", 8, 0, 1), ("thirds", 6, 2, 1)]
+    {
         let books = gateway.settled(probe, 8).await;
         assert_eq!(books["delivered"], delivered, "{probe}: {books}");
         assert_eq!(books["rejected"]["record"], rejected, "{probe}: {books}");
@@ -336,9 +346,9 @@ async fn metrics_are_served_whatever_plugins_answer_to_a_scrape() {
     let provider = Provider::start().await;
     let gateway = Gateway::new()
         .provider("demo", &provider.url())
-        .probe("garbage", "", r#"scrape = "garbage""#)
         .probe("panics", "", r#"scrape = "panic""#)
         .probe("hangs", "", r#"scrape = "hang""#)
+        .probe("none", "", r#"scrape = "none""#)
         .probe("healthy", "", "")
         .start()
         .await;
@@ -347,7 +357,16 @@ async fn metrics_are_served_whatever_plugins_answer_to_a_scrape() {
     let delivered = [("plugin", "healthy")];
     assert_eq!(gateway.metric("magicapi_exporter_delivered_records_total", &delivered).await, 10.0);
     assert_eq!(gateway.metric("probe_delivered_records_total", &[]).await, 10.0);
-    assert!(!gateway.admin("/metrics").await.text().contains("not an exposition"));
+    ask(&gateway, &provider, 10).await;
+    assert_unharmed(&gateway, "healthy", 20).await;
+}
+
+#[tokio::test]
+async fn a_scrape_that_is_no_exposition_is_left_out_of_the_metrics() {
+    let gateway = Gateway::new().probe("garbage", "", r#"scrape = "garbage""#).start().await;
+    let metrics = gateway.admin("/metrics").await.text();
+    assert!(metrics.contains("magicapi_exporter_plugin_up"), "{metrics}");
+    assert!(!metrics.contains("not an exposition"), "one such line, and Prometheus refuses all of them");
 }
 
 #[tokio::test]
@@ -355,7 +374,8 @@ async fn a_full_queue_gives_way_by_its_policy_while_the_plugin_hangs() {
     let provider = Provider::start().await;
     let mut gateway = Gateway::new().provider("demo", &provider.url());
     for policy in ["drop_oldest", "drop_newest", "shed"] {
-        for (bound, limit) in [("records", "queue.max_records = 5"), ("bytes", "queue.max_bytes = \"8 KiB\"")] {
+        for (bound, limit) in [("records", "queue.max_records = 5"), ("bytes", "queue.max_bytes = \"8 KiB\"")]
+        {
             let keys = format!("{ONE_BY_ONE}\n{limit}\nqueue.on_full = \"{policy}\"");
             gateway = gateway.probe(&format!("{policy}-{bound}"), &keys, r#"script = ["hang"]"#);
         }
@@ -368,8 +388,13 @@ async fn a_full_queue_gives_way_by_its_policy_while_the_plugin_hangs() {
     }
     ask(&gateway, &provider, 30).await;
     for (policy, reason) in [("drop_oldest", "queue_full"), ("drop_newest", "queue_full"), ("shed", "shed")] {
-        let books = gateway.wait_for_books(&format!("{policy}-records"), |books| books["accepted"] == 31).await;
-        assert_eq!((&books["queued"], &books["dropped"][reason]), (&json!(5), &json!(25)), "{policy}: {books}");
+        let books =
+            gateway.wait_for_books(&format!("{policy}-records"), |books| books["accepted"] == 31).await;
+        assert_eq!(
+            (&books["queued"], &books["dropped"][reason]),
+            (&json!(5), &json!(25)),
+            "{policy}: {books}"
+        );
         let books = gateway.wait_for_books(&format!("{policy}-bytes"), |books| books["accepted"] == 31).await;
         let (queued, bytes) = (books["queued"].as_u64().unwrap(), books["queued_bytes"].as_u64().unwrap());
         assert!((1..=8192).contains(&bytes) && (1..30).contains(&queued), "{policy}: {books}");
@@ -511,7 +536,10 @@ async fn a_plugin_that_fails_hangs_or_panics_in_shutdown_keeps_no_process_alive(
         assert_eq!(gateway.delivered_once(probe).len(), 10, "{probe}");
         assert!(last_words(&log, probe).contains("accepted=10 delivered=10 rejected=0 dropped=0"), "{log}");
         let complaint = format!("plugin=\"{probe}\"");
-        assert!(log.lines().any(|line| line.contains("not ended cleanly") && line.contains(&complaint)), "{log}");
+        assert!(
+            log.lines().any(|line| line.contains("flush failed: ") && line.contains(&complaint)),
+            "{log}"
+        );
     }
 }
 

@@ -365,7 +365,9 @@ mod tests {
         };
         misuse();
         let ((), said) = UnderWay::run(Some(&records), 100, |_| misuse());
-        assert!(said.text.is_empty() && said.verdicts.given.is_empty() && said.verdicts.retry_after.is_none());
+        assert!(
+            said.text.is_empty() && said.verdicts.given.is_empty() && said.verdicts.retry_after.is_none()
+        );
         for nonsense in [0, 1, usize::MAX] {
             assert_eq!(part(ptr::without_provenance_mut(nonsense), 0, 0).length, 0);
         }

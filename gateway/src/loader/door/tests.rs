@@ -44,7 +44,10 @@ extern "C" fn never() -> RootModuleResult {
     panic!("a module whose layout was refused was used all the same")
 }
 
-fn refusal<M: RootModule>(check: CheckTypeLayout, constructor: extern "C" fn() -> RootModuleResult) -> LoadError {
+fn refusal<M: RootModule>(
+    check: CheckTypeLayout,
+    constructor: extern "C" fn() -> RootModuleResult,
+) -> LoadError {
     // SAFETY: the constructors above return no module.
     let header = unsafe { LibHeader::from_constructor::<M>(constructor, check) };
     let header: &'static LibHeader = Box::leak(Box::new(header));

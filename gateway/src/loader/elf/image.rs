@@ -103,7 +103,11 @@ impl<'a> Image<'a> {
             }
         }
         let pointers = [elf::DT_SYMTAB, elf::DT_HASH, elf::DT_GNU_HASH, elf::DT_VERSYM, elf::DT_VERNEED];
-        if pointers.into_iter().filter_map(|tag| self.dynamic(tag)).any(|address| self.from(address).is_none()) {
+        if pointers
+            .into_iter()
+            .filter_map(|tag| self.dynamic(tag))
+            .any(|address| self.from(address).is_none())
+        {
             return Err(ElfError::Damaged("a symbol table lies outside of its segments"));
         }
         Ok(())
@@ -317,7 +321,8 @@ fn machine_name(machine: elf::Machine) -> String {
 fn is_text(bytes: &[u8]) -> bool {
     let valid = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
     // The last character may be cut in the middle.
-    valid + 4 > bytes.len() && !bytes.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace())
+    valid + 4 > bytes.len()
+        && !bytes.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace())
 }
 
 fn truncated(what: &'static str, needed: u64, bytes: &[u8]) -> ElfError {

@@ -1,10 +1,6 @@
 //! The note that `export_plugin!` puts into every plugin: who it is, readable without running it.
 
-use object::{
-    NativeEndian,
-    elf::FileHeader64,
-    read::elf::NoteIterator,
-};
+use object::{NativeEndian, elf::FileHeader64, read::elf::NoteIterator};
 use plugin_api::note::{NOTE_NAME, NOTE_TYPE};
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +43,8 @@ impl Note {
 
     fn read(text: &[u8]) -> Result<Self, ElfError> {
         let note: Self = serde_json::from_slice(text).map_err(|error| ElfError::Note(error.to_string()))?;
-        let is_plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        let is_plain =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
         // It is printed before anything else is known about the file.
         if is_plain(&note.name) && is_plain(&note.version) {
             Ok(note)

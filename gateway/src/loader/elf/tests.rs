@@ -70,9 +70,8 @@ fn a_run_path_beside_the_file_is_refused_and_a_fixed_one_is_not() {
     };
     // The string table lies in the first segment, where addresses are offsets.
     let offset = (strings - table) as u64;
-    let with_path = |path: &[u8; 14]| {
-        with_dynamic(&replaced(library(), name, path), format::DT_RUNPATH, offset)
-    };
+    let with_path =
+        |path: &[u8; 14]| with_dynamic(&replaced(library(), name, path), format::DT_RUNPATH, offset);
     let error = check(&with_path(b"$ORIGIN/../lib"), &this()).unwrap_err();
     assert_eq!(error, ElfError::RunPath("$ORIGIN/../lib".to_owned()));
     assert!(check(&with_path(b"/opt/mylib/lib"), &this()).is_ok());
@@ -94,7 +93,9 @@ fn a_lot_of_static_thread_local_storage_is_refused() {
 
 #[test]
 fn tables_that_lead_out_of_the_file_are_damage() {
-    for tag in [format::DT_SYMTAB, format::DT_STRTAB, format::DT_RELA, format::DT_INIT_ARRAY, format::DT_GNU_HASH] {
+    for tag in
+        [format::DT_SYMTAB, format::DT_STRTAB, format::DT_RELA, format::DT_INIT_ARRAY, format::DT_GNU_HASH]
+    {
         for value in [u64::MAX, 1 << 40, library().len() as u64 + (1 << 30)] {
             let mut damaged = library().to_vec();
             let at = dynamic_entry(library(), tag);
@@ -130,7 +131,8 @@ fn tables() -> Vec<std::ops::Range<usize>> {
     tables.push(dynamic.saturating_sub(256)..dynamic + 512);
     for tag in [format::DT_SYMTAB, format::DT_STRTAB, format::DT_VERNEED, format::DT_GNU_HASH] {
         let at = dynamic_entry(library(), tag);
-        let start = usize::try_from(u64::from_le_bytes(library()[at + 8..at + 16].try_into().unwrap())).unwrap();
+        let start =
+            usize::try_from(u64::from_le_bytes(library()[at + 8..at + 16].try_into().unwrap())).unwrap();
         tables.push(start..start + 512);
     }
     tables

@@ -41,6 +41,15 @@ fn build() -> HashMap<String, PathBuf> {
 pub fn cargo(subcommand: &str, folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.arg(subcommand).current_dir(folder);
+    // What cargo tells this process of its own package is an input of some build scripts (ring's): with it they, and
+    // all that stands on them, would be built anew, and once more by the next build by hand.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_")
+            || name.to_string_lossy().starts_with("CARGO_MANIFEST_")
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

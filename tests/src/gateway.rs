@@ -187,10 +187,9 @@ impl Running {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let log = self.log();
-            if let Some((_, rest)) = log.split_once(label) {
-                if let Some((address, _)) = rest.split_once('\n') {
-                    return address.trim().to_owned();
-                }
+            let address = log.split_once(label).and_then(|(_, rest)| rest.split_once('\n'));
+            if let Some((address, _)) = address {
+                return address.trim().to_owned();
             }
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the gateway ended with {ended:?}:\n{log}");
@@ -259,6 +258,11 @@ impl Running {
     /// Asks it to stop (SIGTERM) and waits for its end; its exit code.
     pub async fn stop(&mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
+        self.exit_code().await
+    }
+
+    /// Waits for its end; its exit code, or none when a signal ended it.
+    pub async fn exit_code(&mut self) -> Option<i32> {
         wait_for("the gateway's end", || {
             let status = self.child.try_wait().unwrap();
             async move { status }

@@ -13,7 +13,7 @@
 //! Everything listens on free ports of 127.0.0.1 and is stopped by its process id when it is dropped.
 
 // The tests of this package are allowed to panic: that is how they fail.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 #![forbid(unsafe_code)]
 
 pub mod artifacts;

@@ -158,11 +158,15 @@ pub struct CallReport {
 
 impl CallReport {
     /// Unknown statuses are faults, and so is a status that the call cannot have.
-    fn new(raw: Status, said: &[u8], impossible: &[CallStatus]) -> Self {
+    fn new(raw: Status, said: &Said, impossible: &[CallStatus]) -> Self {
         match CallStatus::known(raw) {
             Some(CallStatus::Ok) => Self { status: CallStatus::Ok, message: String::new() },
             Some(status) if !impossible.contains(&status) => {
-                Self { status, message: plain_text(said, MAX_MESSAGE) }
+                let mut message = plain_text(&said.text, MAX_MESSAGE);
+                if said.cut {
+                    message.push('…');
+                }
+                Self { status, message }
             }
             _ => {
                 let message = format!("it returned status {raw}, which this call does not have");
@@ -188,7 +192,7 @@ impl Library {
     /// What the plugin says about itself.
     pub(crate) fn describe(&self) -> Result<Description, LoadError> {
         let (raw, said) = UnderWay::run(None, MAX_DESCRIPTION, |call| (self.table.describe)(call.sink));
-        let report = CallReport::new(raw, &said.text, &[CallStatus::InvalidConfig]);
+        let report = CallReport::new(raw, &said, &[CallStatus::InvalidConfig]);
         if report.status != CallStatus::Ok {
             let CallReport { status, message } = report;
             return Err(LoadError::Describe { path: self.path.clone(), status, message });
@@ -211,7 +215,7 @@ impl Library {
             (self.table.create)(Slice::of(config.as_bytes()), host.table(), call.sink, place)
         });
         let path = || self.path.clone();
-        match CallReport::new(raw, &said.text, &[]) {
+        match CallReport::new(raw, &said, &[]) {
             CallReport { status: CallStatus::Ok, .. } => {}
             CallReport { status: CallStatus::InvalidConfig, message } => {
                 return Err(LoadError::InvalidConfig { path: path(), message });
@@ -268,7 +272,7 @@ impl Instance {
             let batch = call.batch(attempt, milliseconds(deadline));
             (self.table.export)(self.raw, batch, call.sink)
         });
-        let CallReport { status, message } = CallReport::new(raw, &said.text, &[CallStatus::InvalidConfig]);
+        let CallReport { status, message } = CallReport::new(raw, &said, &[CallStatus::InvalidConfig]);
         ExportOutcome {
             status,
             message,
@@ -282,7 +286,7 @@ impl Instance {
         let (raw, said) = UnderWay::run(None, MAX_MESSAGE, |call| {
             (self.table.flush)(self.raw, milliseconds(deadline), call.sink)
         });
-        CallReport::new(raw, &said.text, &[CallStatus::InvalidConfig])
+        CallReport::new(raw, &said, &[CallStatus::InvalidConfig])
     }
 
     pub(crate) fn health(&self, deadline: Duration) -> Result<Health, CallReport> {
@@ -290,7 +294,7 @@ impl Instance {
         let (raw, said) = UnderWay::run(None, MAX_MESSAGE, |call| {
             (extension.health)(self.raw, milliseconds(deadline), call.sink)
         });
-        match CallReport::new(raw, &said.text, &[CallStatus::InvalidConfig]) {
+        match CallReport::new(raw, &said, &[CallStatus::InvalidConfig]) {
             CallReport { status: CallStatus::Ok, .. } => Ok(Health::Healthy),
             CallReport { status: CallStatus::Retry | CallStatus::Timeout, message } => {
                 Ok(Health::Unhealthy(message))
@@ -305,7 +309,7 @@ impl Instance {
         let Some(extension) = self.scrape else { return Ok(None) };
         let (raw, said) =
             UnderWay::run(None, MAX_SCRAPE, |call| (extension.scrape)(self.raw, format, call.sink));
-        match CallReport::new(raw, &said.text, &[CallStatus::InvalidConfig]) {
+        match CallReport::new(raw, &said, &[CallStatus::InvalidConfig]) {
             CallReport { status: CallStatus::Unsupported, .. } => Ok(None),
             CallReport { status: CallStatus::Ok, .. } if said.cut => {
                 let message = format!("its metrics are larger than {MAX_SCRAPE} bytes");
@@ -320,7 +324,7 @@ impl Instance {
     pub(crate) fn destroy(self) -> CallReport {
         let (raw, said) = UnderWay::run(None, MAX_MESSAGE, |call| (self.table.destroy)(self.raw, call.sink));
         self.host.finish();
-        CallReport::new(raw, &said.text, &[CallStatus::InvalidConfig])
+        CallReport::new(raw, &said, &[CallStatus::InvalidConfig])
     }
 }
 

@@ -273,8 +273,11 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether code of the plugin still runs and keeps the system's loader locked: a constructor that never returned.
-    /// No further library can be loaded in this process, not even by the C library's own name service.
+    /// Whether a constructor that never returned keeps the system's loader locked.
+    ///
+    /// Such a process is past saving, whatever `required` says: no library can be loaded any more (not even by the C
+    /// library's name service), new threads block where they first need a destructor for a thread-local, and even
+    /// `exit` blocks, in the destructors. Say what happened, then [`exit_at_once`](super::exit_at_once).
     #[must_use]
     pub fn holds_the_loader(&self) -> bool {
         matches!(self, Self::TimedOut { stage: Stage::Open, .. })

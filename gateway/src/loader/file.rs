@@ -156,6 +156,7 @@ mod tests {
     use std::{
         fs::{self, Permissions},
         os::unix::fs::{PermissionsExt, symlink},
+        process::Command,
     };
 
     use super::*;
@@ -248,8 +249,16 @@ mod tests {
 
     #[test]
     fn a_file_on_a_noexec_mount_is_refused() {
-        // `/proc` is mounted so everywhere, and its files are root's.
-        let error = refusal(&FileRequest::new("/proc/version"));
+        let folder = tempfile::tempdir().unwrap();
+        let run = |command: &mut Command| command.status().is_ok_and(|status| status.success());
+        let options = ["-t", "tmpfs", "-o", "noexec,size=1m", "none"];
+        if !run(Command::new("mount").args(options).arg(folder.path())) {
+            return; // Only root may mount; CI runs as root.
+        }
+        let path = folder.path().join("plugin.so");
+        let written = fs::write(&path, "abc").map(|()| read(&FileRequest::new(path)).err());
+        assert!(run(Command::new("umount").arg(folder.path())));
+        let error = written.unwrap().unwrap();
         assert!(matches!(error, LoadError::NoExec { .. }), "{error}");
     }
 

@@ -47,6 +47,7 @@ pub use self::{
     error::{LoadError, Stage},
     file::FileRequest,
     load::{FileFacts, describe, examine},
+    memfile::exit_at_once,
     plugin::{CallFailed, LoadRequest, Plugin, Settings, State},
     thread::CallKind,
 };

@@ -289,9 +289,9 @@ impl Plugin {
                 let left = give_up.saturating_duration_since(Instant::now());
                 pause = if left.is_zero() { pause } else { pause.min(left) };
             }
-            match tokio::time::timeout(pause.max(Duration::from_millis(1)), &mut waiting).await {
-                Ok(answer) => return answer.map_err(|_| CallFailed::Stopped),
-                Err(_) => {}
+            if let Ok(answer) = tokio::time::timeout(pause.max(Duration::from_millis(1)), &mut waiting).await
+            {
+                return answer.map_err(|_| CallFailed::Stopped);
             }
             if let Some(Overdue { call, .. }) = self.overdue() {
                 return Err(CallFailed::Stuck { call });

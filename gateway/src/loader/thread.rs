@@ -161,7 +161,7 @@ impl Activity {
         }
         answer
             .inspect_err(|_| {
-                tracing::error!(plugin, "the gateway failed in `{call}`; this is a bug, please report it")
+                tracing::error!(plugin, "the gateway failed in `{call}`; this is a bug, please report it");
             })
             .map_err(std::mem::forget)
             .ok()
@@ -211,7 +211,7 @@ impl Worker {
                 .spawn(move || worker.serve_further(&instance));
             spawned
                 .inspect_err(|error| {
-                    tracing::error!(plugin = &*self.plugin, "no thread for a worker: {error}")
+                    tracing::error!(plugin = &*self.plugin, "no thread for a worker: {error}");
                 })
                 .ok()
         };

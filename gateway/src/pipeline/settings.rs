@@ -12,7 +12,7 @@ use super::{
     queue::{BatchLimits, Capacity, OnFull, Queue},
     rate::RateLimit,
 };
-use crate::loader::Plugin;
+use crate::{config::ByteSize, loader::Plugin};
 
 pub(super) fn exporter(plugin: Plugin, entry: &config::Plugin, instruments: &Instruments) -> Exporter {
     let settings = settings(plugin.description(), entry);
@@ -55,7 +55,7 @@ fn settings(plugin: &Description, entry: &config::Plugin) -> Settings {
 fn batch(plugin: &Description, entry: &config::Plugin) -> BatchLimits {
     let (defaults, limits) = (&plugin.batch, &plugin.limits);
     let records = entry.batch.max_records.unwrap_or(defaults.max_records as usize);
-    let bytes = entry.batch.max_bytes.map_or(defaults.max_bytes, |bytes| bytes.bytes());
+    let bytes = entry.batch.max_bytes.map_or(defaults.max_bytes, ByteSize::bytes);
     BatchLimits {
         max_records: records
             .min(limits.max_records.map_or(usize::MAX, |records| records as usize))
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    fn description(extra: serde_json::Value) -> Description {
+    fn description(extra: &serde_json::Value) -> Description {
         let mut value = serde_json::json!({
             "name": "x", "version": "1", "api_version": "1.0.0", "content": "metadata",
             "batch": { "max_records": 500, "max_bytes": 1000, "max_delay_ms": 1000 }, "config_schema": {},
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn the_operator_overrides_the_plugin_and_the_backend_caps_both() {
         let mut entry = config::Plugin::new("x", "x.so");
-        let plugin = description(serde_json::json!({ "limits": { "max_records": 100 } }));
+        let plugin = description(&serde_json::json!({ "limits": { "max_records": 100 } }));
         let defaults = settings(&plugin, &entry);
         assert_eq!(defaults.batch.max_records, 100);
         assert_eq!(defaults.batch.max_bytes, 1000);
@@ -115,9 +115,9 @@ mod tests {
     #[test]
     fn an_exporter_sees_no_more_than_it_needs_and_no_more_than_it_may() {
         let mut entry = config::Plugin::new("x", "x.so");
-        assert_eq!(settings(&description(serde_json::json!({})), &entry).content, Content::Metadata);
+        assert_eq!(settings(&description(&serde_json::json!({})), &entry).content, Content::Metadata);
         entry.content = config::Content::None;
-        let full = description(serde_json::json!({ "content": "full" }));
+        let full = description(&serde_json::json!({ "content": "full" }));
         assert_eq!(settings(&full, &entry).content, Content::None);
     }
 
@@ -125,7 +125,7 @@ mod tests {
     fn several_workers_only_where_the_plugin_allows_it() {
         let mut entry = config::Plugin::new("x", "x.so");
         entry.workers = 4;
-        assert_eq!(settings(&description(serde_json::json!({})), &entry).workers, 1);
-        assert_eq!(settings(&description(serde_json::json!({ "concurrent": true })), &entry).workers, 4);
+        assert_eq!(settings(&description(&serde_json::json!({})), &entry).workers, 1);
+        assert_eq!(settings(&description(&serde_json::json!({ "concurrent": true })), &entry).workers, 4);
     }
 }

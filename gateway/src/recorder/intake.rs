@@ -68,12 +68,15 @@ impl Losses {
     }
 }
 
+/// Takes records in batches.
+pub(crate) type Deliver = Box<dyn FnMut(&[Arc<Record>]) + Send>;
+
 /// What the recorder's thread does with finished requests.
 pub(crate) struct Duties {
     /// Counts and measures each.
     pub count: Box<dyn FnMut(&Summary) + Send>,
     /// Takes the records, in batches. Without it nobody wants records, and none are made.
-    pub deliver: Option<Box<dyn FnMut(&[Arc<Record>]) + Send>>,
+    pub deliver: Option<Deliver>,
 }
 
 /// Starts the recorder's thread. It ends when every [`Intake`] is gone and all is recorded.

@@ -45,7 +45,7 @@ impl Ledger {
             Delivered::None => return Ok(()),
             Delivered::All => (0..batch.len()).try_for_each(|index| self.line(batch, index, &mut lines))?,
             Delivered::Some(some) => {
-                some.iter().try_for_each(|&index| self.line(batch, index, &mut lines))?
+                some.iter().try_for_each(|&index| self.line(batch, index, &mut lines))?;
             }
         }
         Ok((&self.file).write_all(&lines)?)

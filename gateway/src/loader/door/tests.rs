@@ -15,6 +15,7 @@ macro_rules! module {
             use super::*;
 
             #[repr(C)]
+            #[allow(dead_code, reason = "only the layout counts")]
             #[derive(StableAbi)]
             #[sabi(kind(Prefix(prefix_ref = $reference)))]
             #[sabi(missing_field(panic))]

@@ -126,7 +126,7 @@ fn assert_answers(bytes: &[u8]) -> Result<(), TestCaseError> {
 
 /// Places where a change matters: headers, dynamic table, symbols, versions, hashes, notes.
 fn tables() -> Vec<std::ops::Range<usize>> {
-    let mut tables = vec![0..0x400];
+    let mut tables: Vec<_> = std::iter::once(0..0x400).collect();
     let dynamic = dynamic_entry(library(), format::DT_STRTAB);
     tables.push(dynamic.saturating_sub(256)..dynamic + 512);
     for tag in [format::DT_SYMTAB, format::DT_STRTAB, format::DT_VERNEED, format::DT_GNU_HASH] {

@@ -3,6 +3,7 @@
 #
 #     LLM=real        ask SmolLM2 on llama.cpp instead of the demo provider
 #     KEEP=1          keep serving afterwards, until Ctrl-C
+#     BIN=FOLDER      take the binaries and libraries from there instead of building them
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -30,10 +31,11 @@ main() {
 }
 
 build() {
+    target="${BIN:-${CARGO_TARGET_DIR:-target}/release}"
+    if [[ -n ${BIN:-} ]]; then return; fi
     say "Building (release)"
     cargo build --release --locked -p magicapi-gateway -p demo-provider \
         -p console-exporter -p file-exporter -p prometheus-exporter
-    target="${CARGO_TARGET_DIR:-target}/release"
 }
 
 start_provider() {

@@ -41,7 +41,7 @@ def parameters(port: int) -> xllamacpp.CommonParams:
     params.port = port
     params.n_ctx = 4096
     params.n_parallel = 2
-    params.cpuparams.n_threads = 2
+    params.cpuparams.n_threads = 1
     params.use_jinja = True
     params.embedding = True
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN

@@ -7,8 +7,14 @@ use std::{
     sync::OnceLock,
 };
 
-const PACKAGES: [&str; 5] =
-    ["magicapi-gateway", "console-exporter", "file-exporter", "probe-exporter", "prometheus-exporter"];
+const PACKAGES: [&str; 6] = [
+    "magicapi-gateway",
+    "demo-provider",
+    "console-exporter",
+    "file-exporter",
+    "probe-exporter",
+    "prometheus-exporter",
+];
 
 /// The gateway's binary.
 pub fn gateway() -> PathBuf {

@@ -21,7 +21,7 @@ pub mod client;
 pub mod ended;
 pub mod gateway;
 mod memory;
-mod metrics;
+pub mod metrics;
 mod probe;
 pub mod provider;
 pub mod raw_provider;

@@ -98,6 +98,7 @@ fn plugins(loaded: usize, absent: &[(String, String)]) -> String {
         return match loaded {
             0 => "; it has no plugins".to_owned(),
             1 => ", and its plugin loads".to_owned(),
+            2 => ", and both plugins load".to_owned(),
             all => format!(", and all {all} plugins load"),
         };
     }

@@ -233,7 +233,7 @@ pub enum LoadError {
         message: String,
     },
     /// The instance could not be made.
-    #[error("{}: the plugin could not start ({status}): {message}", .path.display())]
+    #[error("{}: the plugin could not start ({status}): {message}{}", .path.display(), blame(*status))]
     Create {
         /// The file.
         path: PathBuf,
@@ -313,6 +313,11 @@ impl fmt::Display for Stage {
             Self::Create => "creating its instance",
         })
     }
+}
+
+/// What to do about a plugin that failed while it started. What failed by its own account says so itself.
+fn blame(status: CallStatus) -> &'static str {
+    if status == CallStatus::Panic { "; tell the plugin's author" } else { "" }
 }
 
 /// The sentence for another ABI.

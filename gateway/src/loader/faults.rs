@@ -209,14 +209,14 @@ async fn a_disabled_plugin_takes_no_calls_and_says_why() {
 #[tokio::test]
 async fn workers_export_at_the_same_time_and_all_end() {
     let planted = Planted::new(library());
-    let request = LoadRequest { workers: 3, ..planted.load_request(json!({ "script": ["block:500ms"] })) };
+    let request = LoadRequest { workers: 3, ..planted.load_request(json!({ "script": ["block:2s"] })) };
     let plugin = Plugin::load(request).await.unwrap();
     assert_eq!(plugin.workers(), 3);
     let begun = Instant::now();
     let export = |worker| plugin.export(worker, records(1), 0, AMPLE);
     let (a, b, c) = tokio::join!(export(0), export(1), export(2));
     assert!([a, b, c].iter().all(|outcome| outcome.as_ref().unwrap().status == CallStatus::Ok));
-    assert!(begun.elapsed() < Duration::from_millis(1400), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(5500), "{:?}", begun.elapsed());
     plugin.stop(AMPLE).await.unwrap();
 }
 

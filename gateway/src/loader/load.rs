@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::{
     calls::Library,
     door,
-    elf::{self, Door, HostPlatform, Note},
+    elf::{self, Door, Elf, ElfError, HostPlatform, Note},
     error::{LoadError, Stage},
     file::{self, FileRequest, PluginFile},
     memfile,
@@ -88,8 +88,7 @@ pub(super) fn open(
 fn check(request: &FileRequest) -> Result<(PluginFile, FileFacts), LoadError> {
     let path = &request.path;
     let file = file::read(request)?;
-    let elf = elf::check(&file.bytes, &HostPlatform::this())
-        .map_err(|source| LoadError::Elf { path: path.clone(), source })?;
+    let elf = inspect(&file.bytes).map_err(|source| LoadError::Elf { path: path.clone(), source })?;
     if let Some(note) = elf.note.as_ref().filter(|note| note.abi_version != ABI_VERSION) {
         let (plugin, found) = (note.name.clone(), note.abi_version);
         return Err(LoadError::AbiVersion { path: path.clone(), plugin, found });
@@ -102,6 +101,20 @@ fn check(request: &FileRequest) -> Result<(PluginFile, FileFacts), LoadError> {
         note: elf.note,
     };
     Ok((file, facts))
+}
+
+/// Elsewhere than on Linux libraries have other formats, and nothing is known of them before they are loaded.
+fn inspect(bytes: &[u8]) -> Result<Elf, ElfError> {
+    if cfg!(target_os = "linux") {
+        elf::check(bytes, &HostPlatform::this())
+    } else {
+        Ok(Elf { door: Door::Rust, note: None })
+    }
+}
+
+/// A thread's name cannot hold a zero.
+pub(super) fn thread_name(name: &str) -> String {
+    name.replace('\0', "")
 }
 
 /// Which step a thread is at, for whoever waits for it.
@@ -153,7 +166,7 @@ pub(super) async fn on_thread<T: Send + 'static, Next: FnOnce()>(
         }
     };
     thread::Builder::new()
-        .name(name.to_owned())
+        .name(thread_name(name))
         .spawn(body)
         .map_err(|source| LoadError::Thread { path: path.clone(), source })?;
     match tokio::time::timeout(timeout, receiver).await {

@@ -205,8 +205,8 @@ impl Plugin {
     /// When it failed, or there is no answer.
     pub async fn health(&self, deadline: Duration) -> Result<Health, CallFailed> {
         self.admit()?;
-        let give_up = Instant::now() + deadline;
-        let answer = self.ask(0, deadline, Some(give_up), |answer| Job::Health { deadline, answer }).await?;
+        let give_up = Instant::now().checked_add(deadline);
+        let answer = self.ask(0, deadline, give_up, |answer| Job::Health { deadline, answer }).await?;
         answer.map_err(CallFailed::Failed)
     }
 
@@ -217,9 +217,9 @@ impl Plugin {
     /// When it failed, or there is no answer.
     pub async fn scrape(&self, format: u32, deadline: Duration) -> Result<Option<Vec<u8>>, CallFailed> {
         self.admit()?;
-        let give_up = Instant::now() + deadline;
+        let give_up = Instant::now().checked_add(deadline);
         let job = |answer| Job::Scrape { format, deadline, answer };
-        let answer = self.ask(0, deadline, Some(give_up), job).await?;
+        let answer = self.ask(0, deadline, give_up, job).await?;
         answer.map_err(CallFailed::Failed)
     }
 

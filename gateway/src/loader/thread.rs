@@ -14,7 +14,10 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::calls::{BatchSource, CallReport, ExportOutcome, Health, Instance};
+use super::{
+    calls::{BatchSource, CallReport, ExportOutcome, Health, Instance},
+    load::thread_name,
+};
 
 /// Calls that may wait for one thread. There is one export at a time, so this bounds health checks and scrapes.
 pub(super) const MAX_WAITING: usize = 64;
@@ -207,7 +210,7 @@ impl Worker {
         let spawn = |(index, worker): (usize, Self)| {
             let instance = Arc::clone(instance);
             let spawned = thread::Builder::new()
-                .name(format!("{}-{}", self.plugin, index + 1))
+                .name(thread_name(&format!("{}-{}", self.plugin, index + 1)))
                 .spawn(move || worker.serve_further(&instance));
             spawned
                 .inspect_err(|error| {

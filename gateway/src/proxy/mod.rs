@@ -85,9 +85,17 @@ impl Proxy {
         self.intake.abort();
     }
 
-    /// Answers one request. Whatever happens, the request makes exactly one record.
-    pub(crate) async fn handle(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
-        let mut flight = Flight::start(&mut request, &self.capture, &self.intake);
+    /// Answers one request. Whatever happens, the request makes exactly one record: its flight starts here, not when the
+    /// future is first polled, which a client that hangs up at once may prevent.
+    pub(crate) fn handle(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Response<ResponseBody>> {
+        let flight = Flight::start(&mut request, &self.capture, &self.intake);
+        async move { self.answer(request, flight).await }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, mut flight: Flight) -> Response<ResponseBody> {
         let id = flight.id;
         let mut response = match self.forward(request, &mut flight).await {
             Ok((response, idle)) => {

@@ -97,8 +97,11 @@ impl Server {
 }
 
 async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Connection> {
-    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    // Nobody else takes places, so one that is free now still is when a connection comes; taken only then, it counts no
+    // connection that is not there.
+    drop(places.acquire().await);
     let (stream, _peer): (TcpStream, SocketAddr) = listener.accept().await?;
+    let place = places.clone().try_acquire_owned().map_err(io::Error::other)?;
     stream.set_nodelay(true)?;
     Ok(Connection { stream: stream.into_std()?, place })
 }

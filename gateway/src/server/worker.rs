@@ -124,8 +124,8 @@ fn serve(
     };
     let proxy = proxy.clone();
     let service = service_fn(move |request| {
-        let proxy = proxy.clone();
-        async move { Ok::<_, Infallible>(proxy.handle(request).await) }
+        let answer = proxy.clone().handle(request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let served = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
     tokio::spawn(async move {

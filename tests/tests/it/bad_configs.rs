@@ -16,7 +16,8 @@ async fn complaints_about(toml: &str) -> Vec<String> {
     let s = if complaints.len() == 1 { "" } else { "s" };
     let count = format!("{} problem{s} in the configuration", complaints.len());
     assert_eq!(ended.errors.lines().last(), Some(count.as_str()), "{ended:?}");
-    assert_eq!(ended.errors.lines().count(), complaints.len() + 1, "nothing else is said: {ended:?}");
+    let alarming = ended.errors.lines().filter(|line| !line.contains(" INFO ")).count();
+    assert_eq!(alarming, complaints.len() + 1, "nothing else is said: {ended:?}");
     complaints
 }
 

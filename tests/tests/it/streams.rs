@@ -217,7 +217,7 @@ async fn wait_until_still(provider: &RawProvider) -> u64 {
 async fn a_client_that_goes_away_makes_one_record_with_what_was_seen() {
     let provider = Provider::with_pause(Duration::from_millis(10)).await;
     let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter().start().await;
-    let mut answer = open(&gateway, streamed("demo-words:1000000"), &[]).await;
+    let mut answer = open(&gateway, streamed("demo-words:2000"), &[]).await;
     let mut read = Vec::new();
     read_up_to(&mut answer, 1000, &mut read).await;
     drop(answer);
@@ -227,10 +227,14 @@ async fn a_client_that_goes_away_makes_one_record_with_what_was_seen() {
     let text = record["attributes"]["response"]["choices"][0]["delta"]["content"].as_str().unwrap();
     assert!(text.starts_with("word1 word2 "), "{text}");
     assert_eq!(metadata(&record)["usage_source"], "none", "the provider had not told any");
-    let stopped = wait_for("the connection to end", || async {
-        (gateway.metric("magicapi_gateway_open_connections", &[]).await == 0.0).then_some(())
-    });
-    stopped.await;
+    wait_for_connections(&gateway, 0.0).await;
+}
+
+async fn wait_for_connections(gateway: &Running, count: f64) {
+    wait_for(&format!("{count} connections"), || async {
+        (gateway.metric("magicapi_gateway_open_connections", &[]).await == count).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -254,20 +258,34 @@ async fn usage_that_came_before_the_client_went_away_is_partial() {
 
 #[tokio::test]
 async fn a_client_that_goes_away_before_the_answer_makes_one_record() {
-    let provider = Provider::start().await;
+    let provider = RawProvider::start(|_| vec![Step::wait(std::future::pending())]).await;
     let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter().start().await;
-    let body = question("demo-stall");
-    let mut stream = TcpStream::connect(gateway.url.strip_prefix("http://").unwrap()).await.unwrap();
-    let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
-    stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice()).await.unwrap();
-    wait_for("the request to be under way", || async {
-        (gateway.metric("magicapi_gateway_open_connections", &[]).await == 1.0).then_some(())
-    })
-    .await;
+    let stream = send_raw(&gateway, &question("demo")).await;
+    wait_for("the provider to have it", || async { provider.requests().pop() }).await;
     drop(stream);
     let record = gateway.record().await;
     assert_eq!(texts(metadata(&record)), ["client_disconnect", "error"]);
     assert!(metadata(&record)["status_code"].is_null());
+    assert_eq!(metadata(&record)["request_model"], "demo");
+}
+
+#[tokio::test]
+async fn clients_that_hang_up_at_once_make_one_record_each() {
+    let provider = RawProvider::start(|_| vec![Step::wait(std::future::pending())]).await;
+    let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter().start().await;
+    for _ in 0..20 {
+        drop(send_raw(&gateway, &question("demo")).await);
+    }
+    let records = gateway.wait_for_records(20).await;
+    assert_eq!(records.len(), 20);
+    assert!(records.iter().all(|record| texts(metadata(record)) == ["client_disconnect", "error"]));
+}
+
+async fn send_raw(gateway: &Running, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let request = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
 }
 
 #[tokio::test]
@@ -727,7 +745,7 @@ async fn a_stream_under_way_is_finished_after_sigterm() {
     gateway.signal(rustix::process::Signal::TERM);
     read_up_to(&mut answer, usize::MAX, &mut read).await;
     assert!(read.ends_with(b"data: [DONE]\n\n"));
-    assert_eq!(gateway.stop().await, Some(0));
+    assert_eq!(gateway.exit_code().await, Some(0));
     assert_eq!(texts(metadata(&gateway.record().await)), ["complete", "success"]);
 }
 

@@ -1,7 +1,6 @@
 use abi_stable::{
     library::{CheckTypeLayout, RootModule, RootModuleResult},
     package_version_strings,
-    prefix_type::PrefixTypeTrait,
     sabi_types::VersionStrings,
     std_types::RErr,
 };
@@ -11,6 +10,7 @@ use super::*;
 /// Declares a root module that is somebody else's idea of the contract.
 macro_rules! module {
     ($name:ident, $module:ident, $reference:ident, $field:ty, $version:expr) => {
+        #[allow(dead_code, unreachable_pub, reason = "only its layout is used")]
         mod $name {
             use super::*;
 
@@ -101,6 +101,4 @@ fn a_table_that_lies_about_itself_is_refused() {
     assert!(matches!(error, LoadError::AbiVersion { found: 3, .. }), "{error}");
     let error = check(ExporterV1 { struct_size: 8, ..sound }).unwrap_err();
     assert!(matches!(error, LoadError::Table { found: 8, .. }), "{error}");
-    let _ = other::ExporterModule { exporter: 0 }.leak_into_prefix();
-    let _ = newer::ExporterModule { exporter: 0 }.leak_into_prefix();
 }

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# `make bench`: builds what is measured and measures it. Arguments go to the bench program (--quick, --json FILE, …).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+tests/setup.sh >/dev/null
+cargo build --release --locked -p magicapi-gateway -p demo-provider -p bench \
+    -p console-exporter -p file-exporter -p prometheus-exporter -p probe-exporter
+exec "${CARGO_TARGET_DIR:-target}/release/bench" "$@"

@@ -81,7 +81,7 @@ make_requests() {
     echo
     say "A streamed request"
     ask "{\"model\":\"$model\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"max_tokens\":24,\"messages\":[{\"role\":\"user\",\"content\":\"Write a poem\"}]}" \
-        -H 'x-thread-id: thread_31' | cut -c1-110 | grep . | head -8
+        -H 'x-thread-id: thread_31' | cut -c1-110 | grep . | sed -n 1,8p
     echo "  …"
     say "A request that the provider refuses"
     ask "{\"model\":\"$failing\",\"messages\":\"none\"}" | head -c 400
@@ -105,7 +105,7 @@ show_records() {
     say "One line each on the console (console exporter)"
     sed 's/^/  /' "$folder/console.log"
     say "The first record in the file (file exporter), in OpenTelemetry's log form"
-    head -1 "$records" | pretty | head -60
+    head -1 "$records" | pretty
 }
 
 pretty() { if command -v python3 >/dev/null; then python3 -m json.tool; else cat; fi; }
@@ -113,7 +113,7 @@ pretty() { if command -v python3 >/dev/null; then python3 -m json.tool; else cat
 show_metrics() {
     say "A few lines of /metrics (prometheus exporter, and the gateway's own books)"
     curl -s "$admin/metrics" | grep -E '^(magicapi_llm_(requests|tokens)_total|magicapi_exporter_(accepted|delivered)_records_total)' |
-        head -14 | sed 's/^/  /'
+        sed -n 1,14p | sed 's/^/  /'
 }
 
 say() { printf '\n\033[1m%s\033[0m\n' "$1"; }

@@ -39,7 +39,9 @@ fn same_numbers(value: &Value) -> Value {
     match value {
         Value::Number(number) => json!(number.as_f64()),
         Value::Array(values) => values.iter().map(same_numbers).collect(),
-        Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), same_numbers(value))).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(key, value)| (key.clone(), same_numbers(value))).collect()
+        }
         other => other.clone(),
     }
 }
@@ -205,7 +207,10 @@ async fn an_error_of_the_gateways_is_an_error_that_the_sdk_knows() {
         let seen = sdk.call("chat", &gateway.url).header("x-provider", "nobody").run().await;
         let error = &seen["error"];
         assert_eq!((&error["class"], &error["status"]), (&json!("BadRequestError"), &json!(400)), "{seen}");
-        assert_eq!((&error["code"], &error["type"]), (&json!("unknown_provider"), &json!("invalid_request_error")));
+        assert_eq!(
+            (&error["code"], &error["type"]),
+            (&json!("unknown_provider"), &json!("invalid_request_error"))
+        );
         let record = gateway.record().await;
         assert_eq!(record["attributes"]["metadata"]["error_type"], "unknown_provider");
         assert_eq!(record["attributes"]["metadata"]["end_reason"], "gateway_error");
@@ -222,7 +227,10 @@ async fn a_stream_that_breaks_off_is_an_error_to_the_sdk() {
             assert!(seen["error"]["class"].is_string(), "{model} seems whole to {sdk:?}: {seen}");
             let record = gateway.record().await;
             let metadata = &record["attributes"]["metadata"];
-            assert_eq!((&metadata["end_reason"], &metadata["status"]), (&json!("provider_error"), &json!("error")));
+            assert_eq!(
+                (&metadata["end_reason"], &metadata["status"]),
+                (&json!("provider_error"), &json!("error"))
+            );
             let recorded = record["attributes"]["response"]["streamed_data"].as_array().unwrap();
             let chunks = seen["chunks"].as_array().unwrap();
             assert_same(&json!(recorded[..chunks.len()]), &seen["chunks"]);
@@ -235,14 +243,20 @@ async fn what_the_sdk_says_of_itself_and_its_user_is_in_the_record() {
     for sdk in Sdk::ALL {
         let provider = Provider::start().await;
         let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter().start().await;
-        let call = sdk.call("chat", &gateway.url).model("demo").prompt("Grüße, 日本").api_key("sk-of-the-client");
+        let call =
+            sdk.call("chat", &gateway.url).model("demo").prompt("Grüße, 日本").api_key("sk-of-the-client");
         let seen = call.header("x-user-id", "user_456").header("x-thread-id", "thread_29").run().await;
         let record = gateway.record().await;
         let attributes = &record["attributes"];
-        assert_eq!((&attributes["user_id"], &attributes["thread_id"]), (&json!("user_456"), &json!("thread_29")));
+        assert_eq!(
+            (&attributes["user_id"], &attributes["thread_id"]),
+            (&json!("user_456"), &json!("thread_29"))
+        );
         assert_eq!(attributes["request"]["messages"][0]["content"], "Grüße, 日本");
         assert_eq!(attributes["response"]["choices"][0]["message"]["content"], seen["text"]);
         assert_eq!(attributes["metadata"]["provider_request_id"], seen["request_id"]);
-        assert!(!record.to_string().contains("sk-of-the-client") && !gateway.log().contains("sk-of-the-client"));
+        assert!(
+            !record.to_string().contains("sk-of-the-client") && !gateway.log().contains("sk-of-the-client")
+        );
     }
 }

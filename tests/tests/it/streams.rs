@@ -593,10 +593,11 @@ impl Door {
                 connections.spawn(async move {
                     match acceptor {
                         None => pass(stream, &behind, &seen).await,
-                        Some(acceptor) => match acceptor.accept(stream).await {
-                            Ok(stream) => pass(stream, &behind, &seen).await,
-                            Err(_) => {}
-                        },
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                pass(stream, &behind, &seen).await;
+                            }
+                        }
                     }
                 });
             }

@@ -6,6 +6,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 
+use crate::wait::within;
+
 /// A client with a pool of its own.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -48,12 +50,12 @@ impl Client {
 
     /// The answer as it comes, its body unread.
     pub async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, legacy::Error> {
-        self.inner.request(request).await
+        within("an answer's head", self.inner.request(request)).await
     }
 
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
         let (parts, body) = self.open(request).await.unwrap().into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+        let body = within("an answer", body.collect()).await.unwrap().to_bytes();
         Answer { status: parts.status, headers: parts.headers, body }
     }
 

@@ -36,5 +36,5 @@ pub use self::{
     provider::Provider,
     raw_provider::{RawProvider, Step},
     support::{Llm, Sdk},
-    wait::wait_for,
+    wait::{wait_for, within},
 };

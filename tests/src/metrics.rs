@@ -11,7 +11,8 @@ impl Running {
 
 /// The same in an exposition that was scraped before.
 pub fn sum(exposition: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
-    let has_labels = |series: &str| labels.iter().all(|(key, value)| series.contains(&format!("{key}=\"{value}\"")));
+    let has_labels =
+        |series: &str| labels.iter().all(|(key, value)| series.contains(&format!("{key}=\"{value}\"")));
     let series = exposition.lines().filter_map(|line| line.rsplit_once(' '));
     let wanted = series.filter(|(series, _)| series.split('{').next() == Some(name) && has_labels(series));
     wanted.map(|(_, value)| value.parse::<f64>().unwrap()).sum()

@@ -18,3 +18,9 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: imp
         sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// What must come to its end by itself, but not for ever: a test that waits for a fault must fail when there is none.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let bounded = tokio::time::timeout(2 * PATIENCE, future).await;
+    bounded.unwrap_or_else(|_| panic!("{what} did not come to its end"))
+}

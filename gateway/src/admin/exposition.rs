@@ -58,6 +58,40 @@ pub(super) fn join(format: Format, expositions: &[String]) -> (String, Vec<Strin
     (out, repeated)
 }
 
+/// The first line that is neither metadata nor a sample. One such line, and a scraper refuses the whole exposition.
+pub(super) fn first_fault(exposition: &str) -> Option<&str> {
+    exposition.lines().find(|line| !line.is_empty() && !line.starts_with('#') && !is_sample(line))
+}
+
+/// `name{labels} value [timestamp] [# exemplar]`
+fn is_sample(line: &str) -> bool {
+    let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    let name = line.bytes().take_while(is_name_byte).count();
+    let (name, rest) = line.split_at(name);
+    let rest = match rest.strip_prefix('{') {
+        Some(labels) => after_labels(labels),
+        None => Some(rest),
+    };
+    let value = rest.and_then(|rest| rest.split_whitespace().next());
+    let is_number = |text: &str| matches!(text, "NaN" | "+Inf" | "-Inf") || text.parse::<f64>().is_ok();
+    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && value.is_some_and(is_number)
+}
+
+/// What follows the closing brace; a brace inside a quoted value closes nothing.
+fn after_labels(labels: &str) -> Option<&str> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in labels.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'}' if !quoted => return labels.get(at + 1..),
+            _ => {}
+        }
+    }
+    None
+}
+
 /// The text format as OpenMetrics: a counter's family loses its `_total`, `untyped` is called `unknown`.
 pub(super) fn to_open_metrics(text: &str) -> String {
     let counters: HashSet<&str> = text
@@ -122,6 +156,23 @@ mod tests {
             "# HELP a Help of a_total\n# TYPE a counter\na_total{x=\"1\"} 2\n\
              # TYPE b histogram\nb_bucket{le=\"+Inf\"} 1\n# TYPE c unknown\nc 1\n# TYPE d unknown\nd 1\n"
         );
+    }
+
+    #[test]
+    fn a_line_that_is_no_sample_is_found() {
+        for line in [
+            "",
+            "# a comment",
+            "a 1",
+            "a:b_c{} NaN",
+            "a{x=\"}\\\"{\",y=\"\"} +Inf 1700000000",
+            "a_bucket{le=\"1\"} 3 # {trace_id=\"x\"} 0.5",
+        ] {
+            assert_eq!(first_fault(line), None, "{line}");
+        }
+        for line in ["not an exposition", "1a 2", "a", "a{x=\"} 1", "a{x=\"1\"} one", "{} 1"] {
+            assert_eq!(first_fault(line), Some(line));
+        }
     }
 
     #[test]

@@ -141,10 +141,13 @@ impl Admin {
                 if plugin.state() != State::Running {
                     return None;
                 }
-                let text = scrape_plugin(plugin, format).await;
-                text.inspect_err(|error| warn!(plugin = plugin.name(), "scrape failed: {error}"))
-                    .ok()
-                    .flatten()
+                match scrape_plugin(plugin, format).await {
+                    Ok(text) => text.filter(|text| is_exposition(plugin.name(), text)),
+                    Err(error) => {
+                        warn!(plugin = plugin.name(), "scrape failed: {error}");
+                        None
+                    }
+                }
             }));
         }
         let mut expositions = Vec::new();
@@ -171,6 +174,14 @@ async fn scrape_plugin(
         Format::Text => plain,
         Format::OpenMetrics => plain.map(|plain| exposition::to_open_metrics(&plain)),
     })
+}
+
+fn is_exposition(plugin: &str, text: &str) -> bool {
+    let fault = exposition::first_fault(text);
+    if let Some(line) = fault {
+        warn!(plugin, line, "what the plugin exposes is no metric in the Prometheus format; it is left out");
+    }
+    fault.is_none()
 }
 
 async fn accept(listener: &TcpListener) -> io::Result<tokio::net::TcpStream> {

@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 const CHAT: &str = "/v1/chat/completions";
 
 fn question(model: &str, stream: bool) -> String {
-    json!({ "model": model, "messages": [{ "role": "user", "content": "Hello" }], "stream": stream }).to_string()
+    json!({ "model": model, "messages": [{ "role": "user", "content": "Hello" }], "stream": stream })
+        .to_string()
 }
 
 /// A gateway with the three plugins of the house.
@@ -59,7 +60,8 @@ async fn alive_and_ready_without_any_plugin() {
 async fn a_required_plugin_that_is_stuck_is_named_and_ends_readiness_until_it_runs_again() {
     let provider = Provider::start().await;
     let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter();
-    let gateway = gateway.plugin("stuck", "probe", "call_timeout = \"100ms\"\nconfig.script = [\"block:4s\", \"ok\"]");
+    let gateway =
+        gateway.plugin("stuck", "probe", "call_timeout = \"100ms\"\nconfig.script = [\"block:4s\", \"ok\"]");
     let gateway = gateway.start().await;
     assert_eq!(gateway.admin("/readyz").await.status, 200);
     gateway.post(CHAT, question("demo", false)).await;
@@ -69,10 +71,18 @@ async fn a_required_plugin_that_is_stuck_is_named_and_ends_readiness_until_it_ru
     .await;
     let answer = answer.json();
     assert_eq!(answer["ready"], false);
-    let find = |name: &str| answer["plugins"].as_array().unwrap().iter().find(|plugin| plugin["name"] == name).unwrap();
+    let find = |name: &str| {
+        answer["plugins"].as_array().unwrap().iter().find(|plugin| plugin["name"] == name).unwrap()
+    };
     let (sound, stuck) = (find("file"), find("stuck"));
-    assert_eq!((&sound["ready"], &sound["state"], &sound["reason"]), (&json!(true), &json!("running"), &json!(null)));
-    assert_eq!((&stuck["ready"], &stuck["required"], &stuck["state"]), (&json!(false), &json!(true), &json!("stuck")));
+    assert_eq!(
+        (&sound["ready"], &sound["state"], &sound["reason"]),
+        (&json!(true), &json!("running"), &json!(null))
+    );
+    assert_eq!(
+        (&stuck["ready"], &stuck["required"], &stuck["state"]),
+        (&json!(false), &json!(true), &json!("stuck"))
+    );
     assert!(stuck["reason"].as_str().unwrap().starts_with("`export` has not returned for "), "{stuck}");
     let metrics = gateway.admin("/metrics").await.text();
     assert_eq!(sum(&metrics, "magicapi_plugin_up", &[("plugin", "stuck")]), 0.0);
@@ -110,7 +120,10 @@ async fn each_plugin_is_shown_with_what_it_is_where_it_came_from_and_its_books()
     assert_eq!(plugin["descriptor"]["version"], "1.0.0");
     assert!(plugin["file"]["path"].as_str().unwrap().ends_with("libprometheus_exporter.so"), "{plugin}");
     assert_eq!(plugin["file"]["sha256"].as_str().unwrap().len(), 64);
-    assert_eq!((&plugin["settings"]["batch"]["max_delay_ms"], &plugin["breaker"]), (&json!(10), &json!("closed")));
+    assert_eq!(
+        (&plugin["settings"]["batch"]["max_delay_ms"], &plugin["breaker"]),
+        (&json!(10), &json!("closed"))
+    );
     assert_eq!((&plugin["books"]["accepted"], &plugin["last_error"]), (&json!(9), &json!(null)));
 }
 
@@ -119,9 +132,15 @@ async fn with_a_token_only_the_health_check_is_open() {
     let gateway = Gateway::new().section("token = \"open-sesame\"").start().await;
     assert_eq!(gateway.admin("/healthz").await.status, 200);
     for path in ["/readyz", "/metrics", "/plugins", "/nothing"] {
-        for headers in [&[][..], &[("authorization", "Bearer open-sesam")], &[("authorization", "Basic open-sesame")]] {
+        for headers in
+            [&[][..], &[("authorization", "Bearer open-sesam")], &[("authorization", "Basic open-sesame")]]
+        {
             let refused = ask(&gateway, "GET", path, headers).await;
-            assert_eq!((refused.status.as_u16(), refused.header("www-authenticate")), (401, "Bearer"), "{path}");
+            assert_eq!(
+                (refused.status.as_u16(), refused.header("www-authenticate")),
+                (401, "Bearer"),
+                "{path}"
+            );
             assert_eq!(refused.json(), json!({ "error": "a bearer token is required: admin.token" }));
         }
     }

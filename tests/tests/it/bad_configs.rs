@@ -63,7 +63,9 @@ async fn a_value_of_the_wrong_type_is_told_what_is_expected() {
 async fn a_name_that_is_used_twice_is_told_with_its_first_place() {
     assert_eq!(
         complaints_about("[[plugin]]\nname = \"log\"\n[[plugin]]\nname = \"log\"\n").await,
-        ["gateway.toml:4: plugin[1].name: the name \"log\" is used before on line 2; give each plugin a name of its own"]
+        [
+            "gateway.toml:4: plugin[1].name: the name \"log\" is used before on line 2; give each plugin a name of its own"
+        ]
     );
 }
 
@@ -71,10 +73,8 @@ async fn a_name_that_is_used_twice_is_told_with_its_first_place() {
 async fn an_environment_variable_that_is_not_set_is_told_with_the_key_that_wants_it() {
     assert_eq!(
         complaints_about("[providers.openai]\napi_key = \"${OPENAI_API_KEY}\"\n").await,
-        [
-            "gateway.toml:2: providers.openai.api_key: the environment variable OPENAI_API_KEY is not set; \
-             set it, or give a default: ${OPENAI_API_KEY:-default}"
-        ]
+        ["gateway.toml:2: providers.openai.api_key: the environment variable OPENAI_API_KEY is not set; \
+             set it, or give a default: ${OPENAI_API_KEY:-default}"]
     );
 }
 
@@ -122,8 +122,14 @@ async fn a_file_that_is_not_there_is_told_how_to_get_one() {
     let ended = Ended::of(magicapi_gateway(&["--config", "/nowhere/gateway.toml"])).await;
     assert_eq!(ended.code, Some(78), "{ended:?}");
     let [complaint] = ended.complaints()[..] else { panic!("{ended:?}") };
-    assert!(complaint.starts_with("/nowhere/gateway.toml: cannot read the configuration: No such file"), "{complaint}");
-    assert!(complaint.contains("`magicapi-gateway config default` prints a file to start from"), "{complaint}");
+    assert!(
+        complaint.starts_with("/nowhere/gateway.toml: cannot read the configuration: No such file"),
+        "{complaint}"
+    );
+    assert!(
+        complaint.contains("`magicapi-gateway config default` prints a file to start from"),
+        "{complaint}"
+    );
 }
 
 #[tokio::test]
@@ -132,7 +138,8 @@ async fn ports_that_are_taken_are_told_both_at_once() {
     let [server, admin] = taken.each_ref().map(|listener| listener.local_addr().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("gateway.toml");
-    std::fs::write(&config, format!("[server]\nlisten = \"{server}\"\n[admin]\nlisten = \"{admin}\"\n")).unwrap();
+    std::fs::write(&config, format!("[server]\nlisten = \"{server}\"\n[admin]\nlisten = \"{admin}\"\n"))
+        .unwrap();
     let ended = Ended::of(magicapi_gateway(&["--config", config.to_str().unwrap()])).await;
     assert_eq!(ended.code, Some(78), "{ended:?}");
     let cause = "another process listens there; stop it, or choose another port (0 takes a free one)";
@@ -202,13 +209,15 @@ async fn secrets_stay_out_of_every_message_log_line_and_answer() {
     assert!(!format!("{ended:?}").contains(SECRET), "{ended:?}");
 
     let provider = Provider::start().await;
-    let right = Gateway::new().provider("demo", &provider.url()).section("api_key = \"${KEY}\"").file_exporter();
+    let right =
+        Gateway::new().provider("demo", &provider.url()).section("api_key = \"${KEY}\"").file_exporter();
     let right = right.environment("KEY", SECRET).environment("MAGICAPI_LOG", "trace").start().await;
     let body = r#"{"model":"demo-fail-401","messages":[{"role":"user","content":"Hello"}]}"#;
     let bearer = format!("Bearer {SECRET}");
     right.post_with("/v1/chat/completions", body, &[("authorization", &bearer), ("cookie", SECRET)]).await;
     let record = right.record().await;
-    let shown = [record.to_string(), right.admin("/plugins").await.text(), right.log(), right.output()].concat();
+    let shown =
+        [record.to_string(), right.admin("/plugins").await.text(), right.log(), right.output()].concat();
     assert!(shown.contains("TRACE") && shown.contains("demo-fail-401"), "there was something to see");
     assert!(!shown.contains(SECRET), "{shown}");
 }

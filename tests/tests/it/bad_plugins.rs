@@ -31,7 +31,10 @@ fn probe() -> &'static [u8] {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("stripped.so");
         let stripped = Command::new("strip").arg("-o").arg(&copy).arg(artifacts::plugin("probe")).status();
-        assert!(stripped.is_ok_and(|status| status.success()), "strip is missing or failed; it comes with the linker");
+        assert!(
+            stripped.is_ok_and(|status| status.success()),
+            "strip is missing or failed; it comes with the linker"
+        );
         fs::read(copy).unwrap()
     })
 }
@@ -94,7 +97,8 @@ fn bad_files(folder: &Path) -> Vec<Bad> {
         says,
     };
     let at = |name, path: PathBuf, says| Bad { name, path, keys: "", says };
-    let open_to_others = file("group-writable", probe(), "others can write to it (mode 0664); `chmod go-w` it");
+    let open_to_others =
+        file("group-writable", probe(), "others can write to it (mode 0664); `chmod go-w` it");
     fs::set_permissions(&open_to_others.path, Permissions::from_mode(0o664)).unwrap();
     vec![
         file("empty", b"", "the file is empty; build or copy the plugin again"),
@@ -104,14 +108,26 @@ fn bad_files(folder: &Path) -> Vec<Bad> {
         file("cut", &probe()[..probe().len() / 2], "truncated: "),
         file("machine", &probe_with_header(18, foreign), "use a plugin build for "),
         file("class", &probe_with_header(4, 1), "it is a 32-bit library, this gateway is 64-bit"),
-        at("executable", "/bin/sh".into(), "it is an executable, not a shared library; build the plugin with"),
-        at("no-symbol", system_library(), "no exporter entry symbol: it is a shared library, but no exporter plugin"),
+        at(
+            "executable",
+            "/bin/sh".into(),
+            "it is an executable, not a shared library; build the plugin with",
+        ),
+        at(
+            "no-symbol",
+            system_library(),
+            "no exporter entry symbol: it is a shared library, but no exporter plugin",
+        ),
         file(
             "abi",
             &probe_with(r#""abi_version":1"#, r#""abi_version":2"#),
             "plugin probe was built for ABI 2, this gateway speaks ABI 1; use a plugin build for 1.x, or gateway ≥ 2.0",
         ),
-        file("describe", &switched("describe-panics"), "`describe` failed (panic): told to panic in describe"),
+        file(
+            "describe",
+            &switched("describe-panics"),
+            "`describe` failed (panic): told to panic in describe",
+        ),
         open_to_others,
         at("missing", folder.join("missing.so"), "cannot open it: No such file or directory"),
         at("folder", folder.to_owned(), "it is a folder, not a regular file"),
@@ -130,7 +146,12 @@ fn bad_entries(folder: &Path) -> Vec<Bad> {
             "sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n",
             "the configuration expects 0000",
         ),
-        entry("panics", &sound, "config.init = \"panic\"\n", "could not start (panic): told to panic in init"),
+        entry(
+            "panics",
+            &sound,
+            "config.init = \"panic\"\n",
+            "could not start (panic): told to panic in init",
+        ),
         entry("fails", &sound, "config.init = \"fail\"\n", "could not start (fault): told to fail"),
         entry(
             "hangs",
@@ -162,7 +183,8 @@ async fn plugin_inspect_refuses_each_bad_file_with_a_sentence_of_its_own() {
         let inspected = Ended::of(magicapi_gateway(&["plugin", "inspect", path])).await;
         assert_eq!((inspected.code, inspected.output.as_str()), (Some(1), ""), "{name}: {inspected:?}");
         let [complaint] = inspected.complaints()[..] else { panic!("{name}: {inspected:?}") };
-        let sentence = complaint.strip_prefix(&format!("{path}: ")).unwrap_or_else(|| panic!("{name}: {complaint}"));
+        let sentence =
+            complaint.strip_prefix(&format!("{path}: ")).unwrap_or_else(|| panic!("{name}: {complaint}"));
         assert!(sentence.contains(says), "{name}: expected `{says}` in `{sentence}`");
         assert!(sentences.insert(sentence.to_owned()), "{name}: not its own sentence: {sentence}");
     }
@@ -176,7 +198,8 @@ async fn a_library_cut_at_a_hundred_places_is_refused_each_time_and_the_gateway_
         (format!("cut-{place}"), install(folder.path(), &format!("{place}.so"), bytes))
     });
     let gateway = Gateway::new().provider("demo", &provider.url());
-    let gateway = cut.fold(gateway, |gateway, (name, path)| gateway.plugin_file(&name, &path, "required = false"));
+    let gateway =
+        cut.fold(gateway, |gateway, (name, path)| gateway.plugin_file(&name, &path, "required = false"));
     let gateway = gateway.start().await;
     assert_serves(&gateway).await;
     let plugins = gateway.admin("/plugins").await.json()["plugins"].take();
@@ -235,7 +258,8 @@ async fn a_file_that_others_may_write_to_is_loaded_only_when_that_is_allowed_and
     assert_eq!(refused.code, Some(69), "{refused:?}");
     let allowed = Ended::of(gateway.command(&["check", "--allow-insecure-plugins"])).await;
     assert_eq!(allowed.code, Some(0), "{allowed:?}");
-    let is_warning = |line: &str| line.contains("WARN") && line.contains("loading an insecure plugin file, as allowed");
+    let is_warning =
+        |line: &str| line.contains("WARN") && line.contains("loading an insecure plugin file, as allowed");
     assert!(allowed.errors.lines().any(is_warning), "{allowed:?}");
 }
 
@@ -246,7 +270,10 @@ async fn inspecting_without_loading_runs_no_code_of_the_file() {
     let path = path.to_str().unwrap();
     let read = Ended::of(magicapi_gateway(&["plugin", "inspect", "--no-load", path])).await;
     assert_eq!(read.code, Some(0), "{read:?}");
-    assert!(read.output.contains("probe 1.0.0, ABI 1, rust"), "the note is there without running it: {read:?}");
+    assert!(
+        read.output.contains("probe 1.0.0, ABI 1, rust"),
+        "the note is there without running it: {read:?}"
+    );
     let run = Ended::of(magicapi_gateway(&["plugin", "inspect", path])).await;
     assert_eq!(run.code, Some(3), "its constructor would have ended the process: {run:?}");
 }
@@ -270,7 +297,10 @@ async fn a_new_build_at_the_same_path_disturbs_nothing_that_runs_and_is_what_the
 
     let new = gateway().start().await;
     let after = new.plugin("probe").await;
-    assert_eq!((&before["descriptor"]["description"], &after["descriptor"]["description"]), (&words.into(), &new_words.into()));
+    assert_eq!(
+        (&before["descriptor"]["description"], &after["descriptor"]["description"]),
+        (&words.into(), &new_words.into())
+    );
     assert_ne!(before["file"]["sha256"], after["file"]["sha256"]);
 }
 
@@ -278,8 +308,13 @@ async fn a_new_build_at_the_same_path_disturbs_nothing_that_runs_and_is_what_the
 async fn entries_of_one_file_are_plugins_that_share_nothing() {
     let provider = Provider::start().await;
     let path = artifacts::plugin("probe");
-    let gateway = Gateway::new().provider("demo", &provider.url()).plugin_file("one", &path, "batch.max_delay = \"1ms\"");
-    let gateway = gateway.plugin_file("other", &path, "config.script = [\"panic\"]\nbatch.max_delay = \"1ms\"");
+    let gateway = Gateway::new().provider("demo", &provider.url()).plugin_file(
+        "one",
+        &path,
+        "batch.max_delay = \"1ms\"",
+    );
+    let gateway =
+        gateway.plugin_file("other", &path, "config.script = [\"panic\"]\nbatch.max_delay = \"1ms\"");
     let gateway = gateway.start().await;
     assert_serves(&gateway).await;
     gateway.wait_for_books("one", |books| books["delivered"] == 1).await;

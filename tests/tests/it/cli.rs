@@ -6,7 +6,8 @@ use end_to_end::{Ended, Gateway, Provider, artifacts, client::post, magicapi_gat
 use rustix::process::Signal;
 use serde_json::json;
 
-const OPEN_STREAM: &str = r#"{"model":"demo-stall-mid","messages":[{"role":"user","content":"Hello"}],"stream":true}"#;
+const OPEN_STREAM: &str =
+    r#"{"model":"demo-stall-mid","messages":[{"role":"user","content":"Hello"}],"stream":true}"#;
 
 /// A command in a folder of its own, where no gateway.toml is.
 fn in_folder(arguments: &[&str], folder: &Path) -> Command {
@@ -29,10 +30,15 @@ async fn the_version_is_printed_for_people_and_for_programs() {
 
 #[tokio::test]
 async fn a_command_line_that_is_wrong_ends_with_2_and_says_how_it_is_right() {
-    for arguments in [&["serve"][..], &["--confg", "x"], &["plugin", "inspect"], &["check", "--log-format", "xml"]] {
+    for arguments in
+        [&["serve"][..], &["--confg", "x"], &["plugin", "inspect"], &["check", "--log-format", "xml"]]
+    {
         let ended = run(arguments).await;
         assert_eq!((ended.code, ended.output.as_str()), (Some(2), ""), "{arguments:?}: {ended:?}");
-        assert!(ended.errors.contains("Usage:") || ended.errors.contains("possible values: text, json"), "{ended:?}");
+        assert!(
+            ended.errors.contains("Usage:") || ended.errors.contains("possible values: text, json"),
+            "{ended:?}"
+        );
     }
     let help = run(&["--help"]).await;
     assert_eq!(help.code, Some(0));
@@ -84,7 +90,10 @@ async fn a_good_configuration_is_said_to_be_good_and_no_port_is_opened() {
 async fn a_bad_configuration_is_said_to_be_bad_in_the_same_words_to_people_and_programs() {
     for (toml, code) in [
         ("[server]\nworkers = \"2\"\nlisen = \"x\"\n", 78),
-        ("[[plugin]]\nname = \"a\"\npath = \"/nowhere/a.so\"\n[[plugin]]\nname = \"b\"\npath = \"/nowhere/b.so\"\n", 69),
+        (
+            "[[plugin]]\nname = \"a\"\npath = \"/nowhere/a.so\"\n[[plugin]]\nname = \"b\"\npath = \"/nowhere/b.so\"\n",
+            69,
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("gateway.toml"), toml).unwrap();
@@ -93,7 +102,11 @@ async fn a_bad_configuration_is_said_to_be_bad_in_the_same_words_to_people_and_p
         assert_eq!((text.code, report.code), (Some(code), Some(code)), "{text:?}\n{report:?}");
         assert_eq!(text.output, "");
         let report = report.json();
-        assert_eq!((&report["ok"], &report["problems"]), (&json!(false), &json!(text.complaints())), "{text:?}");
+        assert_eq!(
+            (&report["ok"], &report["problems"]),
+            (&json!(false), &json!(text.complaints())),
+            "{text:?}"
+        );
         assert_eq!(text.complaints().len(), 2, "{text:?}");
     }
 }
@@ -107,7 +120,10 @@ async fn a_check_says_which_optional_plugins_will_be_missing() {
     assert!(text.output.ends_with("but extra will be missing: not required, and not loaded\n"), "{text:?}");
     let report = Ended::of(gateway.command(&["check", "--json"])).await.json();
     let reason = report["not_loaded"][0].as_str().unwrap();
-    assert!(reason.starts_with("plugin \"extra\": /nowhere/extra.so: cannot open it: No such file"), "{reason}");
+    assert!(
+        reason.starts_with("plugin \"extra\": /nowhere/extra.so: cannot open it: No such file"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
@@ -130,7 +146,10 @@ async fn a_plugin_is_inspected_for_people_for_programs_and_without_running_it() 
     assert_eq!(report["description"]["config_schema"]["required"], json!(["path"]));
     assert_eq!(report["file"]["note"]["panic"], "unwind");
     let sum = Command::new("sha256sum").arg(path).output().unwrap().stdout;
-    assert!(sum.starts_with(report["file"]["sha256"].as_str().unwrap().as_bytes()), "what one pins is what one reads");
+    assert!(
+        sum.starts_with(report["file"]["sha256"].as_str().unwrap().as_bytes()),
+        "what one pins is what one reads"
+    );
 
     let unread = run(&["plugin", "inspect", "--no-load", "--json", path]).await.json();
     assert_eq!((&unread["file"], &unread["description"]), (&report["file"], &json!(null)));
@@ -148,7 +167,10 @@ async fn without_a_file_the_environment_names_the_exporters_and_their_settings()
         Ended::of(command)
     };
     let good = check(Some("records.jsonl")).await;
-    assert_eq!(good.output, "built-in defaults: the configuration is good, and all 3 plugins load\n", "{good:?}");
+    assert_eq!(
+        good.output, "built-in defaults: the configuration is good, and all 3 plugins load\n",
+        "{good:?}"
+    );
     for name in ["console", "prometheus", "file"] {
         let line = format!("plugin {name}: {name} 1.0.0 from {plugins}/lib{name}_exporter.so");
         assert!(good.errors.contains(&line), "no {line:?} in {good:?}");
@@ -169,7 +191,8 @@ async fn host_and_port_of_the_environment_go_before_the_file() {
 
 #[tokio::test]
 async fn a_start_is_told_in_one_line_for_each_plugin_and_two_for_the_addresses() {
-    let gateway = Gateway::new().plugin("console", "console", "").plugin("numbers", "prometheus", "").file_exporter();
+    let gateway =
+        Gateway::new().plugin("console", "console", "").plugin("numbers", "prometheus", "").file_exporter();
     let path = gateway.folder().join("gateway.toml").display().to_string();
     let gateway = gateway.start().await;
     // A terminal is where the time stamp and the level stand; after them comes what is said.
@@ -200,7 +223,10 @@ async fn the_log_is_json_when_asked_for() {
     let checked = Ended::of(gateway.command(&["check", "--log-format", "json"])).await;
     let line: serde_json::Value = serde_json::from_str(checked.errors.lines().next().unwrap()).unwrap();
     assert_eq!(line["level"], "INFO", "{line}");
-    assert!(line["fields"]["message"].as_str().unwrap().starts_with("plugin file: file 1.0.0 from "), "{line}");
+    assert!(
+        line["fields"]["message"].as_str().unwrap().starts_with("plugin file: file 1.0.0 from "),
+        "{line}"
+    );
 }
 
 #[tokio::test]
@@ -228,10 +254,15 @@ async fn a_second_signal_ends_it_at_once_with_exit_code_130() {
     let request = post(&format!("{}/v1/chat/completions", gateway.url), OPEN_STREAM, &[]);
     let stream = gateway.client.open(request).await.unwrap();
     gateway.signal(Signal::TERM);
-    wait_for("the first signal to be seen", || async { gateway.log().contains("stopping: ").then_some(()) }).await;
+    wait_for("the first signal to be seen", || async { gateway.log().contains("stopping: ").then_some(()) })
+        .await;
     assert!(gateway.is_alive(), "an open stream has its time");
     gateway.signal(Signal::INT);
     assert_eq!(gateway.exit_code().await, Some(130));
-    assert!(gateway.log().contains("stopped at once by a second signal; records may be lost"), "{}", gateway.log());
+    assert!(
+        gateway.log().contains("stopped at once by a second signal; records may be lost"),
+        "{}",
+        gateway.log()
+    );
     drop(stream);
 }

@@ -16,7 +16,9 @@ fn commands(file: &Path) -> Vec<String> {
 
 fn pages() -> Vec<PathBuf> {
     let docs = std::fs::read_dir(artifacts::checkout().join("docs")).unwrap();
-    let docs = docs.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let docs = docs
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "md"));
     std::iter::once(artifacts::checkout().join("README.md")).chain(docs).collect()
 }
 

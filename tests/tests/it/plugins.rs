@@ -16,13 +16,15 @@ use tokio::task::JoinSet;
 const CHAT: &str = "/v1/chat/completions";
 
 fn question(model: &str, stream: bool) -> String {
-    json!({ "model": model, "messages": [{ "role": "user", "content": "Hello" }], "stream": stream }).to_string()
+    json!({ "model": model, "messages": [{ "role": "user", "content": "Hello" }], "stream": stream })
+        .to_string()
 }
 
 /// What the console exporter wrote, once there are so many lines.
 async fn console_lines(gateway: &Running, count: usize) -> Vec<String> {
     wait_for(&format!("{count} lines on standard output"), || async {
-        Some(gateway.output().lines().map(str::to_owned).collect::<Vec<_>>()).filter(|lines| lines.len() >= count)
+        Some(gateway.output().lines().map(str::to_owned).collect::<Vec<_>>())
+            .filter(|lines| lines.len() >= count)
     })
     .await
 }
@@ -30,7 +32,8 @@ async fn console_lines(gateway: &Running, count: usize) -> Vec<String> {
 #[tokio::test]
 async fn the_console_shows_each_request_in_one_readable_line_whose_columns_stand_still() {
     let provider = Provider::start().await;
-    let gateway = Gateway::new().provider("demo", &provider.url()).plugin("console", "console", "").start().await;
+    let gateway =
+        Gateway::new().provider("demo", &provider.url()).plugin("console", "console", "").start().await;
     let plain = gateway.post(CHAT, question("demo", false)).await.json();
     let with_usage = r#"{"model":"demo-words:7","messages":[{"role":"user","content":"Hello"}],"stream":true,
         "stream_options":{"include_usage":true}}"#;
@@ -49,7 +52,10 @@ async fn the_console_shows_each_request_in_one_readable_line_whose_columns_stand
     for (line, words) in lines.iter().zip(&words) {
         let is_time = words[0].len() == "16:03:20.123".len() && words[0].matches(':').count() == 2;
         assert!(is_time, "{line}");
-        assert!(words[8].ends_with('s') && words[8].starts_with(|c: char| c.is_ascii_digit()), "a latency: {line}");
+        assert!(
+            words[8].ends_with('s') && words[8].starts_with(|c: char| c.is_ascii_digit()),
+            "a latency: {line}"
+        );
         let column = |line: &str| line.chars().position(|c| c == '→');
         assert_eq!(column(line), column(&lines[0]), "{lines:#?}");
         assert!(!line.contains('\u{1b}'), "no colours in a pipe: {line:?}");
@@ -70,7 +76,9 @@ async fn the_console_in_json_writes_the_same_record_as_the_file() {
 fn whole_lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'), "a torn line at the end of {}", path.display());
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
 }
 
 /// A gateway whose file exporter writes to `path`, with further settings.
@@ -112,7 +120,8 @@ async fn the_file_holds_whole_lines_alone_after_a_kill_and_goes_on_where_it_was(
     next.wait_for_books("file", |books| books["delivered"] == 1).await;
     let records = whole_lines(&path);
     assert_eq!(records.len(), before + 1);
-    let ids: BTreeSet<&str> = records.iter().map(|record| record["attributes"]["id"].as_str().unwrap()).collect();
+    let ids: BTreeSet<&str> =
+        records.iter().map(|record| record["attributes"]["id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), records.len(), "no record is there twice");
 }
 
@@ -129,7 +138,9 @@ async fn a_line_that_a_crash_of_the_machine_tore_is_put_aside_and_said() {
     let torn = folder.path().join("records.jsonl.torn");
     assert_eq!(fs::read_to_string(&torn).unwrap(), "{\"torn\":\"in the midd\n", "nothing is thrown away");
     let log = gateway.log();
-    let is_warning = |line: &str| line.contains("WARN") && line.contains("plugin=\"file\"") && line.contains("records.jsonl.torn");
+    let is_warning = |line: &str| {
+        line.contains("WARN") && line.contains("plugin=\"file\"") && line.contains("records.jsonl.torn")
+    };
     assert!(log.lines().any(is_warning), "{log}");
 }
 
@@ -199,7 +210,11 @@ async fn ask_for_models(gateway: &Running, numbers: std::ops::Range<usize>) {
 async fn a_thousand_hostile_model_names_make_no_more_series_than_allowed() {
     let provider = Provider::start().await;
     let keys = "[plugin.config]\nmax_models = 20\nmax_series = 300\n";
-    let gateway = Gateway::new().provider("demo", &provider.url()).plugin("prometheus", "prometheus", keys).start().await;
+    let gateway = Gateway::new()
+        .provider("demo", &provider.url())
+        .plugin("prometheus", "prometheus", keys)
+        .start()
+        .await;
     let scrape_after = async |count: usize| {
         gateway.wait_for_books("prometheus", |books| books["delivered"] == count).await;
         gateway.admin("/metrics").await.text()

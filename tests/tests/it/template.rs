@@ -16,17 +16,23 @@ async fn the_plugin_template_builds_out_of_tree_loads_and_writes_its_lines() {
     let readme = fs::read_to_string(template.join("README.md")).unwrap();
     assert_eq!(piece(&readme, "sh"), "cargo build --release\n");
     let mut build = artifacts::cargo("build", &template);
-    build.args(["--release", "--locked"]).env("CARGO_TARGET_DIR", artifacts::checkout().join("target/plugin-template"));
+    build
+        .args(["--release", "--locked"])
+        .env("CARGO_TARGET_DIR", artifacts::checkout().join("target/plugin-template"));
     let library = artifacts::made_by(&mut build)["csv_exporter"].clone();
 
     let inspected = Ended::of(magicapi_gateway(&["plugin", "inspect", library.to_str().unwrap()])).await;
     assert_eq!(inspected.code, Some(0), "{inspected:?}");
     assert!(inspected.output.contains("path, required [$CSV_EXPORTER_PATH]"), "{inspected:?}");
 
-    let entry = piece(&readme, "toml").replace("target/release/libcsv_exporter.so", library.to_str().unwrap());
+    let entry =
+        piece(&readme, "toml").replace("target/release/libcsv_exporter.so", library.to_str().unwrap());
     let provider = Provider::start().await;
     let gateway = Gateway::new().provider("demo", &provider.url()).section(&entry).start().await;
-    let answer = gateway.post("/v1/chat/completions", r#"{"model":"a \"b\", c","messages":[{"role":"user","content":"Hi"}]}"#);
+    let answer = gateway.post(
+        "/v1/chat/completions",
+        r#"{"model":"a \"b\", c","messages":[{"role":"user","content":"Hi"}]}"#,
+    );
     let tokens = answer.await.json()["usage"]["total_tokens"].to_string();
     gateway.wait_for_books("csv", |books| books["delivered"] == 1).await;
     let lines = fs::read_to_string(gateway.folder().join("requests.csv")).unwrap();

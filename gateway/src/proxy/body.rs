@@ -21,22 +21,27 @@ use super::{
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A request's body as the provider gets it.
+/// A body on its way out: bytes that are there already, or a body that passes through `P`.
 #[derive(Debug)]
-pub(crate) enum RequestBody {
-    /// Read before it is sent on: headers and body leave together.
-    Whole(Option<Bytes>),
-    /// Too large or of unknown length: sent on as it comes.
-    Streamed(Box<Tapped>),
+pub(crate) enum Outgoing<P> {
+    Ready(Option<Bytes>),
+    Passing(Box<P>),
 }
 
-impl RequestBody {
-    pub(super) fn whole(bytes: Bytes) -> Self {
-        Self::Whole((!bytes.is_empty()).then_some(bytes))
+/// A request's body as the provider gets it: read before it is sent on, so that headers and body leave together, or
+/// sent on as it comes.
+pub(crate) type RequestBody = Outgoing<Tapped>;
+
+/// An answer's body as the client gets it: the gateway's own, or the provider's.
+pub(crate) type ResponseBody = Outgoing<Observed>;
+
+impl<P> From<Bytes> for Outgoing<P> {
+    fn from(bytes: Bytes) -> Self {
+        Self::Ready((!bytes.is_empty()).then_some(bytes))
     }
 }
 
-impl Body for RequestBody {
+impl<P: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Outgoing<P> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -45,22 +50,22 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Streamed(tapped) => Pin::new(tapped).poll_frame(cx),
+            Self::Ready(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Passing(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.is_none(),
-            Self::Streamed(tapped) => tapped.inner.is_end_stream(),
+            Self::Ready(bytes) => bytes.is_none(),
+            Self::Passing(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Streamed(tapped) => tapped.inner.size_hint(),
+            Self::Ready(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Passing(body) => body.size_hint(),
         }
     }
 }
@@ -137,49 +142,13 @@ impl Body for Tapped {
             }
         }
     }
-}
-
-/// An answer's body as the client gets it.
-#[derive(Debug)]
-pub(crate) enum ResponseBody {
-    /// The gateway's own answer.
-    Own(Option<Bytes>),
-    /// The provider's.
-    Observed(Box<Observed>),
-}
-
-impl From<Bytes> for ResponseBody {
-    fn from(bytes: Bytes) -> Self {
-        Self::Own(Some(bytes))
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
-            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Observed(observed) => Pin::new(observed).poll_frame(cx),
-        }
-    }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(bytes) => bytes.is_none(),
-            Self::Observed(observed) => observed.inner.is_end_stream(),
-        }
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Observed(observed) => observed.inner.size_hint(),
-        }
+        self.inner.size_hint()
     }
 }
 
@@ -228,6 +197,14 @@ impl Body for Observed {
                 Poll::Ready(Some(Err("the provider sent nothing for too long".into())))
             }
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

@@ -99,7 +99,7 @@ impl Proxy {
         let id = flight.id;
         let mut response = match self.forward(request, &mut flight).await {
             Ok((response, idle)) => {
-                response.map(|body| ResponseBody::Observed(Box::new(Observed::new(body, flight, idle))))
+                response.map(|body| ResponseBody::Passing(Box::new(Observed::new(body, flight, idle))))
             }
             Err(error) => {
                 let body = error.body();
@@ -188,7 +188,7 @@ impl Proxy {
         let Limits { max_request_bytes: limit, body_timeout } = self.limits;
         match body.size_hint().exact() {
             Some(length) if length > limit => Err(GatewayError::RequestTooLarge { limit }),
-            Some(0) => Ok((RequestBody::Whole(None), ClientFault(None))),
+            Some(0) => Ok((RequestBody::Ready(None), ClientFault(None))),
             Some(length) if length <= READ_AHEAD => {
                 let bytes = tokio::time::timeout(body_timeout, read(body))
                     .await
@@ -196,12 +196,12 @@ impl Proxy {
                 let mut tap = flight.request.lock().unwrap_or_else(PoisonError::into_inner);
                 tap.push(&bytes, flight.started.elapsed());
                 tap.complete();
-                Ok((RequestBody::whole(bytes), ClientFault(None)))
+                Ok((RequestBody::from(bytes), ClientFault(None)))
             }
             _ => {
                 debug!(%method, "streaming a request body of unknown or large size");
                 let (tapped, fault) = Tapped::new(body, flight, limit, body_timeout);
-                Ok((RequestBody::Streamed(Box::new(tapped)), ClientFault(Some(fault))))
+                Ok((RequestBody::Passing(Box::new(tapped)), ClientFault(Some(fault))))
             }
         }
     }

@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | the settings |
-//! | [`line`] | a request as a line of text |
+//! | `line` | a request as a line of text |
 //! | [`output`] | the stream, and what became of a write to it |
 //!
 //! Lines are written whole: one write per batch, and a record counts as delivered when the last byte of its line is

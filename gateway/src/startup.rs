@@ -61,7 +61,8 @@ impl Host {
     }
 }
 
-/// Loads all enabled plugins, side by side. Those that are not `required` may fail.
+/// Loads all enabled plugins, side by side. Those that are not `required` may fail, unless they take the system's
+/// loader with them.
 ///
 /// # Errors
 /// Everything that is wrong with required plugins, and with the settings of any.
@@ -88,7 +89,7 @@ pub async fn load_plugins(
                 announce(&plugin);
                 plugins.ready.push((plugin, entry));
             }
-            Err(Failure::Load { name, error }) if !entry.required => {
+            Err(Failure::Load { name, error }) if !entry.required && !error.holds_the_loader() => {
                 warn!(plugin = name, "not loaded, going on without it: {error}");
                 plugins.absent.push((name, error.to_string()));
             }
@@ -156,10 +157,14 @@ pub async fn check_settings(entries: &[Entry], allow_insecure: bool, env: Enviro
     for entry in entries.iter().filter(|entry| entry.enabled) {
         // A file that does not load is told when it is loaded; here only the settings count.
         let described = loader::describe(file(entry, allow_insecure), entry.create_timeout).await;
-        if let Ok((_, description)) = described {
-            let schema = description.config_schema.as_value();
-            let found = config::plugin_settings(schema, &entry.config, &env).err().unwrap_or_default();
-            problems.extend(found.iter().map(|problem| entry.settings_problem(problem)));
+        match described {
+            Ok((_, description)) => {
+                let schema = description.config_schema.as_value();
+                let found = config::plugin_settings(schema, &entry.config, &env).err().unwrap_or_default();
+                problems.extend(found.iter().map(|problem| entry.settings_problem(problem)));
+            }
+            Err(error) if error.holds_the_loader() => break,
+            Err(_) => {}
         }
     }
     problems

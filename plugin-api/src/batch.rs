@@ -7,8 +7,9 @@ use serde_json::value::RawValue;
 
 use crate::{
     abi::{BatchV1, Slice, part, verdict},
+    flat::Fields,
     metrics::RequestMetrics,
-    otel_log::OtelLog,
+    otel_log,
 };
 
 /// Records to deliver in one call of [`export`](crate::TelemetryExporter::export).
@@ -143,7 +144,15 @@ impl<'a> Record<'a> {
         Ok(metrics)
     }
 
-    /// Reads only those fields of the record that `T` names: the quick way for an exporter of numbers.
+    /// The record's fields as the JSON they are: the quickest way to read some of them.
+    ///
+    /// # Errors
+    /// When the gateway sent what is no record; a bug of the gateway's.
+    pub fn fields(&self) -> serde_json::Result<Fields<'a>> {
+        Fields::parse(self.metrics_json())
+    }
+
+    /// Reads only those fields of the record that `T` names.
     ///
     /// # Errors
     /// When a field of `T` is missing or has another type.
@@ -190,14 +199,14 @@ impl fmt::Debug for Record<'_> {
 pub struct RecordLog<'a>(Record<'a>);
 
 impl RecordLog<'_> {
-    /// Writes the log as one line of compact JSON, without a newline at its end.
+    /// Writes the log as one line of JSON, without a newline at its end, in many small pieces: give it a `Vec` or a
+    /// `BufWriter`. A line break between two tokens of a body becomes a space.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// When the gateway sent what is no record, and those of `out`. What was written until then is no whole log.
     pub fn write_to(&self, out: &mut impl io::Write) -> io::Result<()> {
         let record = self.0;
-        let metrics: RequestMetrics<'_> = record.read()?;
-        OtelLog::new(&metrics, record.request_json(), record.response_json()).write_to(out)
+        otel_log::write(out, &record.fields()?, record.request_json(), record.response_json())
     }
 }
 

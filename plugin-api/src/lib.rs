@@ -33,6 +33,7 @@
 //! |---|---|
 //! | [`TelemetryExporter`], [`Batch`], [`Record`] | what a plugin implements, and what it is given |
 //! | [`RequestMetrics`], [`OtelLog`] | the record, and its OpenTelemetry log form |
+//! | [`Field`], [`Fields`] | the record's fields as the JSON they are, for the quick way |
 //! | [`Descriptor`], [`Description`] | what a plugin says about itself |
 //! | [`abi`] | the binary interface, for the gateway and for plugins in other languages |
 //! | [`note`] | the ELF note that names a plugin without running it |
@@ -55,6 +56,7 @@ mod descriptor;
 pub mod door;
 mod error;
 mod exporter;
+mod flat;
 mod guard;
 mod host;
 mod logging;
@@ -72,6 +74,7 @@ pub use crate::{
     descriptor::{BatchDefaults, Content, Description, Descriptor, HardLimits},
     error::{ExportError, Health, InitError},
     exporter::{NoConfig, TelemetryExporter},
+    flat::{Field, Fields},
     host::Host,
     metrics::{BodyDescription, CostSource, EndReason, RequestMetrics, Status, UsageSource},
     otel_log::{LOG_NAME, OtelLog},

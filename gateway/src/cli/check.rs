@@ -1,7 +1,5 @@
 //! `magicapi-gateway check`
 
-use std::process::ExitCode;
-
 use super::{
     CONFIG, ConfigArgs, SOFTWARE, all_problems, code_of, complain, complain_about, complain_about_plugins,
     environment, load, logging, print,
@@ -21,11 +19,11 @@ enum Finding {
     Good { loaded: usize, absent: Vec<(String, String)> },
 }
 
-pub(super) fn check(args: &ConfigArgs, json: bool) -> ExitCode {
+pub(super) fn check(args: &ConfigArgs, json: bool) -> u8 {
     logging::start(args.log_format);
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         complain("error: no runtime");
-        return ExitCode::from(SOFTWARE);
+        return SOFTWARE;
     };
     let loaded = load(args);
     let path = loaded.path.clone();
@@ -36,7 +34,7 @@ pub(super) fn check(args: &ConfigArgs, json: bool) -> ExitCode {
             "ok": code == 0, "file": path, "problems": finding.problems(), "not_loaded": finding.absent(),
         });
         print(&format!("{report:#}\n"));
-        return ExitCode::from(code);
+        return code;
     }
     match finding {
         Finding::Wrong(problems) => complain_about(&problems),
@@ -46,7 +44,7 @@ pub(super) fn check(args: &ConfigArgs, json: bool) -> ExitCode {
             print(&format!("{file}: the configuration is good{}\n", plugins(loaded, &absent)));
         }
     }
-    ExitCode::from(code)
+    code
 }
 
 async fn examine(loaded: Loaded, allow_insecure: bool) -> Finding {

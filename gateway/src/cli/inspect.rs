@@ -1,6 +1,6 @@
 //! `magicapi-gateway plugin inspect FILE`
 
-use std::{fmt::Write as _, path::Path, process::ExitCode, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
 use plugin_api::Description;
 use serde_json::{Value, json};
@@ -10,10 +10,10 @@ use crate::loader::{self, FileFacts, FileRequest, LoadError};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-pub(super) fn inspect(file: &Path, as_json: bool, load: bool, allow_insecure: bool) -> ExitCode {
+pub(super) fn inspect(file: &Path, as_json: bool, load: bool, allow_insecure: bool) -> u8 {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         complain("error: no runtime");
-        return ExitCode::from(SOFTWARE);
+        return SOFTWARE;
     };
     match runtime.block_on(look(file, load, allow_insecure)) {
         Ok((facts, description)) if as_json => {
@@ -23,7 +23,7 @@ pub(super) fn inspect(file: &Path, as_json: bool, load: bool, allow_insecure: bo
         Ok((facts, description)) => print(&text(&facts, description.as_ref())),
         Err(error) => {
             complain(&format!("error: {error}"));
-            ExitCode::from(1)
+            1
         }
     }
 }

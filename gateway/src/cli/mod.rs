@@ -20,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{self, Loaded, Problem, Source},
+    loader,
     pipeline::config::Plugin,
     providers,
     startup::{self, Failure},
@@ -119,7 +120,16 @@ struct ConfigArgs {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let Cli { command, run } = Cli::parse();
+    let code = obey(Cli::parse());
+    // A constructor that never returned holds the system's loader, and an ordinary end would wait for it.
+    if loader::opening().is_some() {
+        loader::exit_at_once(code.into());
+    }
+    ExitCode::from(code)
+}
+
+/// Does what the command line says; the exit code.
+fn obey(Cli { command, run }: Cli) -> u8 {
     match command.unwrap_or(Command::Run(run)) {
         Command::Run(args) => run::run(&args),
         Command::Check { config, json } => check::check(&config, json),
@@ -169,9 +179,9 @@ async fn all_problems(mut problems: Vec<Problem>, plugins: &[Plugin], allow_inse
 }
 
 /// Prints to standard output; a reader that has gone away is no error.
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> u8 {
     let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    0
 }
 
 /// Prints to standard error.
@@ -196,6 +206,11 @@ fn complain_about_plugins(failures: Vec<Failure>) -> u8 {
             Failure::Settings(found) => problems.extend(found),
             Failure::Load { name, error } => complain(&format!("error: plugin \"{name}\": {error}")),
         }
+    }
+    complain("X1");
+    if loader::opening().is_some() {
+        complain("X2");
+        loader::exit_at_once(code.into());
     }
     if !problems.is_empty() {
         problems.sort_by_key(|problem| problem.line);

@@ -3,7 +3,6 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    process::ExitCode,
 };
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,18 +18,18 @@ use crate::{
     startup::{self, Host},
 };
 
-pub(super) fn run(args: &ConfigArgs) -> ExitCode {
+pub(super) fn run(args: &ConfigArgs) -> u8 {
     logging::start(args.log_format);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(&format!("error: no runtime: {error}"));
-            return ExitCode::from(SOFTWARE);
+            return SOFTWARE;
         }
     };
     match runtime.block_on(serve(load(args), args.allow_insecure_plugins)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(code) => ExitCode::from(code),
+        Ok(()) => 0,
+        Err(code) => code,
     }
 }
 

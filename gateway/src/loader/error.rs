@@ -353,6 +353,7 @@ impl fmt::Display for Overdue<'_> {
             other => write!(f, "{other} took longer than {after:?}")?,
         }
         f.write_str(match stage {
+            Stage::Open => "; nothing can be loaded beside it: take the plugin out, and tell its author",
             Stage::Create => {
                 "; a plugin must not wait for its backend there, tell its author, or raise `create_timeout`"
             }

@@ -130,12 +130,14 @@ async fn a_scrape_waits_for_an_export_only_so_long_and_does_no_harm() {
 #[tokio::test]
 async fn an_export_behind_a_scrape_that_hangs_fails_with_it() {
     let plugin = Planted::new(library()).load(json!({ "scrape": "hang" })).await.unwrap();
+    let begun = Instant::now();
     let (scrape, export) = tokio::join!(
         plugin.scrape(scrape_format::PROMETHEUS_TEXT, Duration::from_millis(50)),
         plugin.export(0, records(1), 0, AMPLE)
     );
     assert_eq!(scrape, Err(CallFailed::Stuck { call: CallKind::Scrape }));
     assert_eq!(export, Err(CallFailed::Stuck { call: CallKind::Scrape }));
+    assert!(begun.elapsed() < Duration::from_secs(10), "the scrape's limit counts, not the export's");
 }
 
 #[tokio::test]

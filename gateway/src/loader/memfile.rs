@@ -43,7 +43,8 @@ pub(crate) fn open(bytes: &[u8], name: &str, path: &Path) -> Result<Library, Loa
 }
 
 /// The file whose constructors are running, if any. A constructor that never returns shows here for ever.
-pub(crate) fn opening() -> Option<PathBuf> {
+#[must_use]
+pub fn opening() -> Option<PathBuf> {
     OPENING.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 

@@ -47,7 +47,7 @@ pub use self::{
     error::{LoadError, Stage},
     file::FileRequest,
     load::{FileFacts, describe, examine},
-    memfile::exit_at_once,
+    memfile::{exit_at_once, opening},
     plugin::{CallFailed, LoadRequest, Plugin, Settings, State},
     thread::CallKind,
 };

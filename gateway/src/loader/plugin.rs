@@ -27,8 +27,11 @@ use super::{
     error::{LoadError, Stage},
     file::FileRequest,
     load::{self, FileFacts, Progress},
-    thread::{Activity, CallKind, Job, MAX_WAITING, Overdue, Worker, limit},
+    thread::{Activity, CallKind, Job, MAX_WAITING, Overdue, Worker},
 };
+
+/// How soon a thread that seems idle is looked at again.
+const BETWEEN_CALLS: Duration = Duration::from_millis(10);
 
 /// Makes a plugin's settings from what it says about itself; the error is for the operator.
 pub type Settings = Box<dyn FnOnce(&Description) -> Result<serde_json::Value, String> + Send>;
@@ -186,7 +189,7 @@ impl Plugin {
     ) -> Result<ExportOutcome, CallFailed> {
         self.admit()?;
         let job = |answer| Job::Export { batch, attempt, deadline, answer };
-        self.ask(worker % self.workers.len(), deadline, None, job).await
+        self.ask(worker % self.workers.len(), None, job).await
     }
 
     /// Delivers what the plugin itself still holds.
@@ -195,7 +198,7 @@ impl Plugin {
     /// When it failed, or there is no answer.
     pub async fn flush(&self, deadline: Duration) -> Result<(), CallFailed> {
         self.admit()?;
-        let report = self.ask(0, deadline, None, |answer| Job::Flush { deadline, answer }).await?;
+        let report = self.ask(0, None, |answer| Job::Flush { deadline, answer }).await?;
         succeeded(report)
     }
 
@@ -206,7 +209,7 @@ impl Plugin {
     pub async fn health(&self, deadline: Duration) -> Result<Health, CallFailed> {
         self.admit()?;
         let give_up = Instant::now().checked_add(deadline);
-        let answer = self.ask(0, deadline, give_up, |answer| Job::Health { deadline, answer }).await?;
+        let answer = self.ask(0, give_up, |answer| Job::Health { deadline, answer }).await?;
         answer.map_err(CallFailed::Failed)
     }
 
@@ -219,7 +222,7 @@ impl Plugin {
         self.admit()?;
         let give_up = Instant::now().checked_add(deadline);
         let job = |answer| Job::Scrape { format, deadline, answer };
-        let answer = self.ask(0, deadline, give_up, job).await?;
+        let answer = self.ask(0, give_up, job).await?;
         answer.map_err(CallFailed::Failed)
     }
 
@@ -240,7 +243,7 @@ impl Plugin {
             self.workers[0].close();
             return Err(CallFailed::Stuck { call });
         }
-        let wait = self.ask(0, deadline, None, |answer| Job::Destroy { deadline, answer });
+        let wait = self.ask(0, None, |answer| Job::Destroy { deadline, answer });
         let report = tokio::time::timeout(deadline, wait).await;
         self.workers[0].close();
         match report {
@@ -274,29 +277,21 @@ impl Plugin {
     async fn ask<T>(
         &self,
         worker: usize,
-        deadline: Duration,
         give_up: Option<Instant>,
         job: impl FnOnce(oneshot::Sender<T>) -> Job,
     ) -> Result<T, CallFailed> {
         let lane = &self.workers[worker];
         let (answer, mut waiting) = oneshot::channel();
+        let sent = Instant::now();
         lane.send(job(answer))?;
-        let limit = limit(deadline);
-        let begun = Instant::now();
         loop {
-            let mut pause = lane.activity.remaining().map_or(limit, |remaining| remaining.min(limit));
-            if let Some(give_up) = give_up {
-                let left = give_up.saturating_duration_since(Instant::now());
-                pause = if left.is_zero() { pause } else { pause.min(left) };
-            }
-            if let Ok(answer) = tokio::time::timeout(pause.max(Duration::from_millis(1)), &mut waiting).await
-            {
+            if let Ok(answer) = tokio::time::timeout(lane.pause(give_up), &mut waiting).await {
                 return answer.map_err(|_| CallFailed::Stopped);
             }
-            if let Some(Overdue { call, .. }) = self.overdue() {
+            if let Some(Overdue { call, .. }) = lane.activity.overdue(&self.name) {
                 return Err(CallFailed::Stuck { call });
             }
-            let waits_for_another = lane.activity.running().is_some_and(|(_, since)| since < begun);
+            let waits_for_another = lane.activity.running().is_some_and(|(_, since)| since < sent);
             if waits_for_another && give_up.is_some_and(|give_up| Instant::now() >= give_up) {
                 return Err(CallFailed::Busy);
             }
@@ -321,6 +316,16 @@ impl Lane {
             Some(Err(TrySendError::Full(_))) => Err(CallFailed::Busy),
             Some(Err(TrySendError::Closed(_))) | None => Err(CallFailed::Stopped),
         }
+    }
+
+    /// How long to wait before looking again at what the thread does. One that is between two calls is about to take
+    /// the next, and only then is known how long that one may take.
+    fn pause(&self, give_up: Option<Instant>) -> Duration {
+        let pause = self.activity.remaining().unwrap_or(BETWEEN_CALLS);
+        let left = give_up.map(|give_up| give_up.saturating_duration_since(Instant::now()));
+        left.filter(|left| !left.is_zero())
+            .map_or(pause, |left| left.min(pause))
+            .max(Duration::from_millis(1))
     }
 
     fn close(&self) {

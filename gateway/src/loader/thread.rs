@@ -86,7 +86,7 @@ impl fmt::Display for CallKind {
 
 /// How long a call may take before it is given up: its deadline, and a tenth more, at least a second. A plugin made
 /// with the SDK ends by itself at the deadline, and its own answer is better than none.
-pub(super) fn limit(deadline: Duration) -> Duration {
+fn limit(deadline: Duration) -> Duration {
     deadline.saturating_add((deadline / 10).max(Duration::from_secs(1)))
 }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     error::GatewayError,
     flight::{Flight, RequestTap},
+    pool::Lease,
 };
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -157,12 +158,20 @@ impl Body for Tapped {
 pub(crate) struct Observed {
     inner: Incoming,
     flight: Flight,
+    lease: Option<Lease>,
     idle: Idle,
 }
 
 impl Observed {
-    pub(super) fn new(inner: Incoming, flight: Flight, idle: Duration) -> Self {
-        Self { inner, flight, idle: Idle::new(idle) }
+    pub(super) fn new(inner: Incoming, flight: Flight, lease: Option<Lease>, idle: Duration) -> Self {
+        Self { inner, flight, lease, idle: Idle::new(idle) }
+    }
+
+    fn completed(&mut self) {
+        self.flight.completed();
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
     }
 }
 
@@ -188,7 +197,7 @@ impl Body for Observed {
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(None) => {
-                this.flight.completed();
+                this.completed();
                 Poll::Ready(None)
             }
             Poll::Pending => {
@@ -212,7 +221,7 @@ impl Drop for Observed {
     fn drop(&mut self) {
         // A body of known length is not asked again after its last byte.
         if self.flight.end == EndReason::ClientDisconnect && self.inner.is_end_stream() {
-            self.flight.completed();
+            self.completed();
         }
     }
 }

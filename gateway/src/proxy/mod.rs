@@ -5,7 +5,7 @@
 //! | `flight` | one request under way; its end makes the record |
 //! | `body`, `capture` | bytes pass untouched, a bounded copy is kept |
 //! | `headers`, `trace` | what is taken off, read and put on |
-//! | `upstream`, `tls` | providers and their connections |
+//! | `upstream`, `pool`, `tls` | providers and their connections |
 //! | `error` | the gateway's own answers |
 
 mod body;
@@ -14,6 +14,7 @@ pub mod config;
 mod error;
 mod flight;
 mod headers;
+mod pool;
 pub mod tls;
 mod trace;
 pub mod upstream;
@@ -34,13 +35,15 @@ use tracing::debug;
 pub(crate) use self::{
     body::ResponseBody,
     capture::{Budget, CaptureSettings},
-    upstream::{Target, Upstream},
+    upstream::Target,
 };
 use self::{
     body::{Fault, Observed, RequestBody, Tapped},
     capture::Reservation,
     error::GatewayError,
     flight::Flight,
+    pool::{Lease, SendError},
+    upstream::Upstream,
 };
 use crate::recorder::Intake;
 
@@ -98,8 +101,8 @@ impl Proxy {
     async fn answer(&self, request: Request<Incoming>, mut flight: Flight) -> Response<ResponseBody> {
         let id = flight.id;
         let mut response = match self.forward(request, &mut flight).await {
-            Ok((response, idle)) => {
-                response.map(|body| ResponseBody::Passing(Box::new(Observed::new(body, flight, idle))))
+            Ok(Forwarded { response, lease, idle }) => {
+                response.map(|body| ResponseBody::Passing(Box::new(Observed::new(body, flight, lease, idle))))
             }
             Err(error) => {
                 let body = error.body();
@@ -113,21 +116,20 @@ impl Proxy {
         response
     }
 
-    /// The provider's answer, and how long its body may be silent.
     async fn forward(
         &self,
         mut request: Request<Incoming>,
         flight: &mut Flight,
-    ) -> Result<(Response<Incoming>, Duration), GatewayError> {
+    ) -> Result<Forwarded, GatewayError> {
         let upstream = self.route(&mut request)?;
         let target = &upstream.target;
         flight.provider = Some(target.name.clone());
         flight.dialect = target.dialect;
         let (request, fault) = self.prepare(request, upstream, flight).await?;
         flight.times.sent = Some(flight.started.elapsed());
-        let answer = tokio::time::timeout(target.timeout.first_byte, upstream.client.request(request)).await;
-        let mut response = match answer {
-            Ok(Ok(response)) => response,
+        let answer = tokio::time::timeout(target.timeout.first_byte, upstream.pool.send(request)).await;
+        let (mut response, lease) = match answer {
+            Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(fault.error().unwrap_or_else(|| failure(target, &error))),
             Err(_) => {
                 let after = target.timeout.first_byte;
@@ -137,7 +139,7 @@ impl Proxy {
         flight.provider_answered(response.status().as_u16(), response.headers(), target.request_id_headers);
         headers::remove_hop_by_hop(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
-        Ok((response, target.timeout.idle))
+        Ok(Forwarded { response, lease, idle: target.timeout.idle })
     }
 
     /// Where the request goes.
@@ -167,8 +169,8 @@ impl Proxy {
         let (mut parts, body) = request.into_parts();
         let fallback = PathAndQuery::from_static("/");
         let path = parts.uri.path_and_query().unwrap_or(&fallback);
-        parts.uri = upstream.uri(path).map_err(|error| {
-            debug!("no address for {path}: {error}");
+        parts.uri = upstream.path(path).map_err(|error| {
+            debug!("no place at the provider for {path}: {error}");
             GatewayError::NotFound { path: path.to_string() }
         })?;
         parts.version = Version::HTTP_11;
@@ -207,6 +209,13 @@ impl Proxy {
     }
 }
 
+/// The provider's answer, the connection it comes over, and how long its body may be silent.
+struct Forwarded {
+    response: Response<Incoming>,
+    lease: Option<Lease>,
+    idle: Duration,
+}
+
 /// The client's fault, if a streamed body found one.
 struct ClientFault(Option<Fault>);
 
@@ -235,14 +244,13 @@ async fn read(mut body: Incoming) -> Result<Bytes, GatewayError> {
 }
 
 /// The cause goes to the log; the client learns what kind of failure it was.
-fn failure(target: &Target, error: &hyper_util::client::legacy::Error) -> GatewayError {
+fn failure(target: &Target, error: &SendError) -> GatewayError {
     let provider = target.name.to_string();
     let cause = causes(error);
     tracing::warn!(provider, "no answer from the provider: {cause}");
-    if error.is_connect() {
-        GatewayError::ConnectFailed { provider }
-    } else {
-        GatewayError::UpstreamBroken { provider }
+    match error {
+        SendError::Connect(_) | SendError::ConnectTimeout(_) => GatewayError::ConnectFailed { provider },
+        SendError::Broken(_) => GatewayError::UpstreamBroken { provider },
     }
 }
 

@@ -1,17 +1,12 @@
 //! A provider as one worker sees it: its address, its credentials, its time limits and its own pool of connections.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderValue, Uri, uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 
 use super::{
-    body::RequestBody,
     config::{self, Http2, Timeout},
+    pool::{self, Pool},
     tls,
 };
 use crate::{
@@ -27,6 +22,8 @@ pub(crate) struct Target {
     pub request_id_headers: &'static [&'static str],
     pub timeout: Timeout,
     base_url: String,
+    scheme: uri::Scheme,
+    authority: uri::Authority,
     moved_paths: &'static [MovedPath],
     authorization: Option<HeaderValue>,
     http2: Http2,
@@ -86,9 +83,9 @@ fn target(
     let name_of = || name.to_owned();
     let base_url = entry.base_url.clone().or_else(|| known.map(|known| known.base_url.to_owned()));
     let base_url = base_url.unwrap_or_default();
-    if !is_http(&base_url) {
+    let Some((scheme, authority)) = origin(&base_url) else {
         return Err(TargetError::BaseUrl { name: name_of(), url: base_url });
-    }
+    };
     let tls = match (&entry.ca_file, system) {
         (None, Ok(system)) => Ok(system.clone()),
         (ca_file, _) => tls::client_config(ca_file.as_deref()),
@@ -101,6 +98,8 @@ fn target(
         request_id_headers: known.map_or(providers::REQUEST_ID_HEADERS, |known| known.request_id_headers),
         timeout: entry.timeout.clone(),
         base_url,
+        scheme,
+        authority,
         moved_paths: if entry.base_url.is_none() {
             known.map_or(&[], |known| known.moved_paths)
         } else {
@@ -112,10 +111,11 @@ fn target(
     })
 }
 
-fn is_http(url: &str) -> bool {
-    url.parse::<Uri>().is_ok_and(|uri| {
-        uri.host().is_some_and(|host| !host.is_empty()) && matches!(uri.scheme_str(), Some("http" | "https"))
-    })
+fn origin(url: &str) -> Option<(uri::Scheme, uri::Authority)> {
+    let parts = url.parse::<Uri>().ok()?.into_parts();
+    let (scheme, authority) = parts.scheme.zip(parts.authority)?;
+    (matches!(scheme.as_str(), "http" | "https") && !authority.host().is_empty())
+        .then_some((scheme, authority))
 }
 
 fn bearer(key: &Secret) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
@@ -126,63 +126,39 @@ fn bearer(key: &Secret) -> Result<HeaderValue, http::header::InvalidHeaderValue>
 
 /// A provider with a pool of connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Upstream {
+pub(super) struct Upstream {
     pub target: Arc<Target>,
-    pub client: Client<HttpsConnector<HttpConnector>, RequestBody>,
-    /// Scheme and authority, where the client's path can be taken as it is.
-    origin: Option<(uri::Scheme, uri::Authority)>,
+    pub pool: Arc<Pool>,
+    /// The client's path can be taken as it is.
+    keeps_path: bool,
 }
 
 impl Upstream {
-    pub(crate) fn new(target: Arc<Target>) -> Self {
-        let client = client(&target);
-        let parts = target.base_url.parse::<Uri>().unwrap_or_default().into_parts();
-        let plain = target.moved_paths.is_empty()
-            && providers::join(&target.base_url, "/v1/x").ends_with(&format!(
-                "://{}/v1/x",
-                parts.authority.as_ref().map_or("", |authority| authority.as_str())
-            ));
-        let origin = if plain { parts.scheme.zip(parts.authority) } else { None };
-        Self { target, client, origin }
+    pub(super) fn new(target: Arc<Target>) -> Self {
+        let Target { scheme, authority, .. } = &*target;
+        let keeps_path = target.moved_paths.is_empty()
+            && providers::join(&target.base_url, "/v1/x") == format!("{scheme}://{authority}/v1/x");
+        let pool = Pool::new(pool::Settings {
+            scheme: scheme.clone(),
+            authority: authority.clone(),
+            http2: target.http2,
+            connect_timeout: target.timeout.connect,
+            tls: target.tls.clone(),
+        });
+        Self { target, pool, keeps_path }
     }
 
-    /// The address at the provider for a path and query of the client's.
-    pub(crate) fn uri(&self, path_and_query: &uri::PathAndQuery) -> Result<Uri, http::Error> {
-        match &self.origin {
-            Some((scheme, authority)) => Uri::builder()
-                .scheme(scheme.clone())
-                .authority(authority.clone())
-                .path_and_query(path_and_query.clone())
-                .build(),
-            None => {
-                let path = providers::relocate(self.target.moved_paths, path_and_query.as_str());
-                Ok(providers::join(&self.target.base_url, &path).parse::<Uri>()?)
-            }
+    /// The path at the provider for a path and query of the client's.
+    pub(super) fn path(&self, path_and_query: &uri::PathAndQuery) -> Result<Uri, uri::InvalidUri> {
+        if self.keeps_path {
+            return Ok(path_and_query.clone().into());
         }
+        let path = providers::relocate(self.target.moved_paths, path_and_query.as_str());
+        let joined = providers::join(&self.target.base_url, &path).parse::<Uri>()?;
+        Ok(joined.path_and_query().cloned().map_or_else(Uri::default, Uri::from))
     }
 
-    pub(crate) fn authorization(&self) -> Option<&HeaderValue> {
+    pub(super) fn authorization(&self) -> Option<&HeaderValue> {
         self.target.authorization.as_ref()
     }
-}
-
-fn client(target: &Target) -> Client<HttpsConnector<HttpConnector>, RequestBody> {
-    let mut http = HttpConnector::new();
-    http.set_nodelay(true);
-    http.enforce_http(false);
-    http.set_connect_timeout(Some(target.timeout.connect));
-    http.set_keepalive(Some(Duration::from_secs(60)));
-    let tls = HttpsConnectorBuilder::new().with_tls_config((*target.tls).clone()).https_or_http();
-    let connector = match target.http2 {
-        Http2::Auto => tls.enable_http1().enable_http2().wrap_connector(http),
-        Http2::Never => tls.enable_http1().wrap_connector(http),
-        Http2::Always => tls.enable_http2().wrap_connector(http),
-    };
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_secs(55))
-        .http2_only(target.http2 == Http2::Always)
-        .http2_adaptive_window(true)
-        .build(connector)
 }

@@ -93,25 +93,11 @@ impl Console {
 
     fn add(&self, lines: &mut Vec<u8>, record: Record<'_>) -> io::Result<()> {
         match self.format {
-            Format::Text => line::write(lines, &record.read::<Request<'_>>()?, self.color),
-            Format::Json => {
-                let start = lines.len();
-                record.to_otel_log().write_to(lines)?;
-                flatten(&mut lines[start..]);
-            }
+            Format::Text => line::write(lines, &Request::of(&record.fields()?)?, self.color),
+            Format::Json => record.to_otel_log().write_to(lines)?,
         }
         lines.push(b'\n');
         Ok(())
-    }
-}
-
-/// Makes JSON one line. Bodies are spliced in as they were sent, and a client may send its JSON on several lines.
-/// Inside a JSON string a line break is always escaped, so every bare one is white space.
-fn flatten(json: &mut [u8]) {
-    for byte in json {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
     }
 }
 

@@ -9,46 +9,61 @@
 //! Time is UTC. Tokens are those of the prompt and of the answer: `-` unknown, `~48` estimated, `≥48` counted until
 //! the stream broke off.
 
-use std::{borrow::Cow, fmt::Display, io::Write as _};
+use std::{borrow::Cow, fmt::Display, io, io::Write as _};
 
-use serde::Deserialize;
+use plugin_api::{Field, Fields};
 
 /// The fields of a record that a line shows.
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
+#[derive(Debug)]
 pub struct Request<'a> {
-    #[serde(borrow)]
-    timestamp: Text<'a>,
-    #[serde(borrow)]
-    method: Text<'a>,
-    #[serde(borrow)]
-    path: Text<'a>,
-    #[serde(borrow)]
-    provider: Option<Text<'a>>,
-    #[serde(borrow)]
-    model: Option<Text<'a>>,
-    #[serde(borrow)]
-    request_model: Option<Text<'a>>,
-    status_code: Option<u16>,
+    timestamp: Cow<'a, str>,
+    method: Cow<'a, str>,
+    path: Cow<'a, str>,
+    provider: Option<Cow<'a, str>>,
+    model: Option<Cow<'a, str>>,
+    status_code: Option<u64>,
     is_streaming: bool,
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
-    #[serde(borrow)]
-    usage_source: Text<'a>,
+    usage_source: Cow<'a, str>,
     total_latency: f64,
     ttft: Option<f64>,
-    #[serde(borrow)]
-    status: Text<'a>,
-    #[serde(borrow)]
-    end_reason: Text<'a>,
-    #[serde(borrow)]
-    error_type: Option<Text<'a>>,
+    status: Cow<'a, str>,
+    end_reason: Cow<'a, str>,
+    error_type: Option<Cow<'a, str>>,
 }
 
-/// Text that is borrowed where it has no escapes. (serde copies a `Cow` inside an `Option`, but not this.)
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+impl<'a> Request<'a> {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When one is missing that every record has.
+    pub fn of(fields: &Fields<'a>) -> io::Result<Self> {
+        let text = |field| fields.text(field).ok_or_else(|| missing(field));
+        let latency = fields.number(Field::TotalLatency);
+        Ok(Self {
+            timestamp: text(Field::Timestamp)?,
+            method: text(Field::Method)?,
+            path: text(Field::Path)?,
+            provider: fields.text(Field::Provider),
+            model: fields.text(Field::Model).or_else(|| fields.text(Field::RequestModel)),
+            status_code: fields.whole(Field::StatusCode),
+            is_streaming: fields.flag(Field::IsStreaming).ok_or_else(|| missing(Field::IsStreaming))?,
+            input_tokens: fields.whole(Field::InputTokens),
+            output_tokens: fields.whole(Field::OutputTokens),
+            usage_source: text(Field::UsageSource)?,
+            total_latency: latency.ok_or_else(|| missing(Field::TotalLatency))?,
+            ttft: fields.number(Field::Ttft),
+            status: text(Field::Status)?,
+            end_reason: text(Field::EndReason)?,
+            error_type: fields.text(Field::ErrorType),
+        })
+    }
+}
+
+fn missing(field: Field) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the record has no usable `{}`", field.name()))
+}
 
 const PATH_WIDTH: usize = 26;
 const MODEL_WIDTH: usize = 36;
@@ -65,29 +80,29 @@ const RESET: &str = "\x1b[0m";
 pub fn write(out: &mut Vec<u8>, request: &Request<'_>, color: bool) {
     let paint = |code: &'static str| if color { code } else { "" };
     let reset = paint(RESET);
-    put(out, format_args!("{}{}{reset}  ", paint(DIM), time_of_day(&request.timestamp.0)));
-
-    put(out, paint(status_color(request)));
+    add(out, &[paint(DIM), time_of_day(&request.timestamp), reset, "  ", paint(status_color(request))]);
     match request.status_code {
-        Some(code) => put(out, format_args!("{code:>3}{reset}  ")),
-        None => put(out, format_args!("---{reset}  ")),
+        Some(code) => right(out, 3, |out| put(out, code)),
+        None => add(out, &["---"]),
     }
+    add(out, &[reset, "  "]);
 
-    pad(out, &request.method.0, 4, Cut::Tail);
+    pad(out, &request.method, 4, Cut::Tail);
     out.push(b' ');
     // Of a long path the end says what was asked for.
-    pad(out, &request.path.0, PATH_WIDTH, Cut::Head);
+    pad(out, &request.path, PATH_WIDTH, Cut::Head);
     out.extend_from_slice(b"  ");
-    pad(out, &target(request), MODEL_WIDTH, Cut::Tail);
+    write_target(out, request);
 
-    let mark = match &*request.usage_source.0 {
+    let mark = match &*request.usage_source {
         "estimated" => "~",
         "partial" => "≥",
         _ => "",
     };
-    let (input, output) = (tokens(request.input_tokens, mark), tokens(request.output_tokens, mark));
-    put(out, format_args!("{input:>TOKEN_WIDTH$} → {output:<TOKEN_WIDTH$}"));
-    put(out, format_args!("{:>LATENCY_WIDTH$}", milliseconds(request.total_latency)));
+    right(out, TOKEN_WIDTH, |out| tokens(out, request.input_tokens, mark));
+    add(out, &[" → "]);
+    left(out, TOKEN_WIDTH, |out| tokens(out, request.output_tokens, mark));
+    right(out, LATENCY_WIDTH, |out| milliseconds(out, request.total_latency));
     write_tail(out, request, &paint);
 }
 
@@ -95,36 +110,43 @@ pub fn write(out: &mut Vec<u8>, request: &Request<'_>, color: bool) {
 fn write_tail(out: &mut Vec<u8>, request: &Request<'_>, paint: &impl Fn(&'static str) -> &'static str) {
     let reset = paint(RESET);
     if let (true, Some(ttft)) = (request.is_streaming, request.ttft) {
-        put(out, format_args!("  {}ttft{reset} {:>6}", paint(DIM), milliseconds(ttft)));
+        add(out, &["  ", paint(DIM), "ttft", reset, " "]);
+        right(out, 6, |out| milliseconds(out, ttft));
     }
-    let end = &*request.end_reason.0;
-    let error = request.error_type.as_ref().map(|text| &*text.0);
+    let end = &*request.end_reason;
     if end != "complete" {
-        put(out, format_args!("  {}", paint(YELLOW)));
-        plain(out, end.chars());
-        put(out, reset);
+        add(out, &["  ", paint(YELLOW)]);
+        plain(out, end);
+        add(out, &[reset]);
     }
-    if let Some(error) = error.filter(|error| *error != end) {
-        put(out, format_args!("  {}", paint(RED)));
-        plain(out, error.chars().take(80));
-        put(out, reset);
+    if let Some(error) = request.error_type.as_deref().filter(|error| *error != end) {
+        add(out, &["  ", paint(RED)]);
+        plain(out, &error[..first(error, 80)]);
+        add(out, &[reset]);
     }
 }
 
 fn status_color(request: &Request<'_>) -> &'static str {
     match request.status_code {
-        _ if request.status.0 == "success" => GREEN,
+        _ if request.status == "success" => GREEN,
         Some(code) if code < 500 => YELLOW,
         _ => RED,
     }
 }
 
 /// `provider/model`, with the model that was asked for where the answer names none.
-fn target<'a>(request: &'a Request<'_>) -> Cow<'a, str> {
-    let provider = request.provider.as_ref().map_or("-", |text| &*text.0);
-    match request.model.as_ref().or(request.request_model.as_ref()) {
-        Some(model) => Cow::Owned(format!("{provider}/{}", model.0)),
-        None => Cow::Borrowed(provider),
+fn write_target(out: &mut Vec<u8>, request: &Request<'_>) {
+    let provider = request.provider.as_deref().unwrap_or("-");
+    match &request.model {
+        Some(model) => match MODEL_WIDTH.checked_sub(provider.chars().count() + 1) {
+            Some(width) if width > 0 => {
+                plain(out, provider);
+                out.push(b'/');
+                pad(out, model, width, Cut::Tail);
+            }
+            _ => pad(out, &format!("{provider}/{model}"), MODEL_WIDTH, Cut::Tail),
+        },
+        None => pad(out, provider, MODEL_WIDTH, Cut::Tail),
     }
 }
 
@@ -133,11 +155,13 @@ fn time_of_day(timestamp: &str) -> &str {
     timestamp.split_once('T').map_or(timestamp, |(_, time)| time.trim_end_matches('Z'))
 }
 
-fn tokens(count: Option<u64>, mark: &str) -> String {
+fn tokens(out: &mut Vec<u8>, count: Option<u64>, mark: &str) {
     match count {
-        None => "-".to_owned(),
-        Some(count) if count < 1_000_000 => format!("{mark}{count}"),
-        Some(count) => format!("{mark}{}.{:02}M", count / 1_000_000, count % 1_000_000 / 10_000),
+        None => add(out, &["-"]),
+        Some(count) if count < 1_000_000 => put(out, format_args!("{mark}{count}")),
+        Some(count) => {
+            put(out, format_args!("{mark}{}.{:02}M", count / 1_000_000, count % 1_000_000 / 10_000));
+        }
     }
 }
 
@@ -147,14 +171,14 @@ fn tokens(count: Option<u64>, mark: &str) -> String {
     clippy::cast_sign_loss,
     reason = "a latency is small and not negative"
 )]
-fn milliseconds(milliseconds: f64) -> String {
+fn milliseconds(out: &mut Vec<u8>, milliseconds: f64) {
     let seconds = (milliseconds / 1000.0).round() as u64;
     match milliseconds {
-        ..9.95 => format!("{milliseconds:.1}ms"),
-        ..999.5 => format!("{milliseconds:.0}ms"),
-        ..59_995.0 => format!("{:.2}s", milliseconds / 1000.0),
-        ..3_599_500.0 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        ..9.95 => put(out, format_args!("{milliseconds:.1}ms")),
+        ..999.5 => put(out, format_args!("{milliseconds:.0}ms")),
+        ..59_995.0 => put(out, format_args!("{:.2}s", milliseconds / 1000.0)),
+        ..3_599_500.0 => put(out, format_args!("{}m{:02}s", seconds / 60, seconds % 60)),
+        _ => put(out, format_args!("{}h{:02}m", seconds / 3600, seconds / 60 % 60)),
     }
 }
 
@@ -169,24 +193,56 @@ enum Cut {
 fn pad(out: &mut Vec<u8>, text: &str, width: usize, cut: Cut) {
     let length = text.chars().count();
     if length <= width {
-        plain(out, text.chars());
+        plain(out, text);
         out.resize(out.len() + width - length, b' ');
     } else if cut == Cut::Head {
-        put(out, '…');
-        plain(out, text.chars().skip(length - width + 1));
+        add(out, &["…"]);
+        plain(out, &text[first(text, length - width + 1)..]);
     } else {
-        plain(out, text.chars().take(width - 1));
-        put(out, '…');
+        plain(out, &text[..first(text, width - 1)]);
+        add(out, &["…"]);
     }
+}
+
+/// Length in bytes of the first `count` characters.
+fn first(text: &str, count: usize) -> usize {
+    text.char_indices().nth(count).map_or(text.len(), |(index, _)| index)
+}
+
+/// Appends what `write` writes, at the right of `width` characters.
+fn right(out: &mut Vec<u8>, width: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    let missing = left(out, width, write);
+    out[start..].rotate_right(missing);
+}
+
+/// Appends what `write` writes, at the left of `width` characters. Returns how many spaces follow.
+fn left(out: &mut Vec<u8>, width: usize, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    let start = out.len();
+    write(out);
+    let is_start_of_character = |byte: &&u8| **byte & 0xC0 != 0x80;
+    let missing = width.saturating_sub(out[start..].iter().filter(is_start_of_character).count());
+    out.resize(out.len() + missing, b' ');
+    missing
 }
 
 /// Appends what came from outside. A control character would let a client's model name move the cursor, and a
 /// direction mark would turn the rest of the line around.
-fn plain(out: &mut Vec<u8>, text: impl Iterator<Item = char>) {
-    for character in text {
+fn plain(out: &mut Vec<u8>, text: &str) {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return out.extend_from_slice(text.as_bytes());
+    }
+    for character in text.chars() {
         let harmless = !character.is_control()
             && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         put(out, if harmless { character } else { '?' });
+    }
+}
+
+/// Appends texts as they are.
+fn add(out: &mut Vec<u8>, texts: &[&str]) {
+    for text in texts {
+        out.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -204,7 +260,7 @@ mod tests {
     fn line(sample: &Sample, color: bool) -> String {
         let json = sample.metrics_json();
         let mut out = Vec::new();
-        write(&mut out, &serde_json::from_slice(&json).unwrap(), color);
+        write(&mut out, &Request::of(&Fields::parse(&json).unwrap()).unwrap(), color);
         String::from_utf8(out).unwrap()
     }
 
@@ -291,7 +347,9 @@ mod tests {
             (64_000.0, "1m04s"),
             (7_500_000.0, "2h05m"),
         ] {
-            assert_eq!(milliseconds(given), expected, "{given}");
+            let mut out = Vec::new();
+            milliseconds(&mut out, given);
+            assert_eq!(out, expected.as_bytes(), "{given}");
         }
     }
 

@@ -137,23 +137,10 @@ impl JsonLines {
 fn add_line(lines: &mut Vec<u8>, record: Record<'_>) {
     let start = lines.len();
     match record.to_otel_log().write_to(lines) {
-        Ok(()) => {
-            flatten(&mut lines[start..]);
-            lines.push(b'\n');
-        }
+        Ok(()) => lines.push(b'\n'),
         Err(error) => {
             lines.truncate(start);
             record.reject(&error.to_string());
-        }
-    }
-}
-
-/// Makes JSON one line. Bodies are spliced in as they were sent, and a client may send its JSON on several lines.
-/// Inside a JSON string a line break is always escaped, so every bare one is white space.
-fn flatten(json: &mut [u8]) {
-    for byte in json {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
         }
     }
 }

@@ -5,9 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use plugin_api::Field;
+
 use crate::{
     config::{Config, CustomMetric, Kind},
-    field::Field,
     label::{self, Values},
     metrics::{Budget, Dimension, MAX_LABELS, Metrics, Observer, Part, Read, What},
     series::{Family, Shape},

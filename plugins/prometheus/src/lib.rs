@@ -40,7 +40,7 @@ use plugin_api::{
 };
 use tracing::warn;
 
-use crate::{config::Config, exposition::Format, field::Fields, metrics::Metrics, source::Sources};
+use crate::{config::Config, exposition::Format, metrics::Metrics, source::Sources};
 
 /// The exporter.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl TelemetryExporter for Prometheus {
         let metrics = &mut *self.metrics();
         let mut has_bodies = false;
         for record in batch.iter() {
-            let fields = match Fields::parse(record.metrics_json()) {
+            let fields = match record.fields() {
                 Ok(fields) => fields,
                 Err(error) => {
                     record.reject(&error.to_string());

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use plugin_api::Field;
+
 use crate::{
-    field::{Field, Value},
+    field::Value,
     label::{self, OTHER, Values},
     series::{Exemplar, Family},
     source::{Source, Sources},
@@ -95,7 +97,7 @@ pub(crate) enum What {
 impl Metrics {
     /// Counts a record. `now` is the time for exemplars, in milliseconds since 1970.
     pub fn record(&mut self, from: Sources<'_>, now: u64) {
-        let failed = from.fields.text(Field::Status) == Some("error");
+        let failed = from.fields.text(Field::Status).as_deref() == Some("error");
         for (id, dimension) in self.ids.iter_mut().zip(&mut self.dimensions) {
             *id = dimension.id(from, failed);
         }
@@ -181,9 +183,9 @@ impl Dimension {
         let source = match &self.read {
             Read::Model => {
                 let answered = from.fields.text(Field::Model);
-                let model = answered.or_else(|| from.fields.text(Field::RequestModel));
+                let model = answered.clone().or_else(|| from.fields.text(Field::RequestModel));
                 // A client can ask for anything. Only a model that a provider answered with gets a place.
-                return self.values.id(model, answered.is_some() && !failed);
+                return self.values.id(model.as_deref(), answered.is_some() && !failed);
             }
             Read::Fixed => return OTHER,
             Read::Source(source) => source,
@@ -213,7 +215,6 @@ impl What {
         match self {
             Self::One => Some(1.0),
             Self::Failure => failed.then_some(1.0),
-            Self::Number(Source::Field(field)) => from.fields.get(*field).number(),
             Self::Number(source) => source.read(from).number(),
         }
     }

@@ -1,10 +1,11 @@
 //! Where a value or a label comes from: a field of the record, or a place in one of the bodies.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
+use plugin_api::{Field, Fields};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::field::{Field, Fields, Value};
+use crate::field::Value;
 
 /// One record, as metrics see it.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +40,7 @@ impl Source {
             Some(("response", pointer)) => Ok(Self::Response(Pointer::parse(pointer)?)),
             Some(_) => Err(format!("`{text}`: only `request:/…` and `response:/…` point into a body")),
             None => Field::named(text).map(Self::Field).ok_or_else(|| {
-                let names: Vec<_> = Field::ALL.iter().map(|(name, _)| *name).collect();
+                let names: Vec<_> = Field::ALL.iter().map(|field| field.name()).collect();
                 format!("`{text}` is no field of the record; there are {}", names.join(", "))
             }),
         }
@@ -53,11 +54,11 @@ impl Source {
 
     /// What stands there in a record.
     #[must_use]
-    pub fn read<'a>(&self, from: Sources<'a>) -> Cow<'a, Value<'a>> {
+    pub fn read<'a>(&self, from: Sources<'a>) -> Value<'a> {
         match self {
-            Self::Field(field) => Cow::Borrowed(from.fields.get(*field)),
-            Self::Request(pointer) => Cow::Owned(pointer.find(from.request)),
-            Self::Response(pointer) => Cow::Owned(pointer.find(from.response)),
+            Self::Field(field) => Value::of(from.fields, *field),
+            Self::Request(pointer) => pointer.find(from.request),
+            Self::Response(pointer) => pointer.find(from.response),
         }
     }
 }

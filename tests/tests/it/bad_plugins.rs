@@ -249,6 +249,21 @@ async fn required_plugins_that_do_not_load_stop_the_start_and_all_are_told() {
 }
 
 #[tokio::test]
+async fn a_constructor_that_never_returns_ends_the_start_even_where_the_plugin_is_optional() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = install(folder.path(), FILE_NAME, &switched("constructor-hangs"));
+    let gateway = Gateway::new().plugin_file("hangs", &path, "required = false\ncreate_timeout = \"2s\"");
+    // It holds the system's loader: such a process can load nothing more, resolve no name and not even end normally.
+    for arguments in [&[][..], &["check"]] {
+        let ended = Ended::of(gateway.command(arguments)).await;
+        assert_eq!(ended.code, Some(69), "{ended:?}");
+        let sentence = "a constructor of the library did not return within 2s; nothing can be loaded beside it: \
+                        take the plugin out, and tell its author";
+        assert_eq!(ended.complaints(), [format!("plugin \"hangs\": {}: {sentence}", path.display())]);
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_others_may_write_to_is_loaded_only_when_that_is_allowed_and_then_with_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let path = install(folder.path(), FILE_NAME, probe());

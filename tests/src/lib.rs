@@ -25,8 +25,7 @@ pub mod metrics;
 mod probe;
 pub mod provider;
 pub mod raw_provider;
-#[path = "../support/mod.rs"]
-pub mod support;
+pub mod tools;
 pub mod wait;
 
 pub use self::{
@@ -35,6 +34,6 @@ pub use self::{
     gateway::{Gateway, Running},
     provider::Provider,
     raw_provider::{RawProvider, Step},
-    support::{Llm, Sdk},
+    tools::{Llm, Sdk},
     wait::{wait_for, within},
 };

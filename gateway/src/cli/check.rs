@@ -1,8 +1,10 @@
 //! `magicapi-gateway check`
 
+use std::path::Path;
+
 use super::{
-    CONFIG, ConfigArgs, SOFTWARE, all_problems, code_of, complain, complain_about, complain_about_plugins,
-    environment, load, logging, print,
+    CONFIG, ConfigArgs, all_problems, block_on, code_of, complain_about, complain_about_plugins, environment,
+    load, logging, print,
 };
 use crate::{
     config::{Loaded, Problem},
@@ -21,13 +23,15 @@ enum Finding {
 
 pub(super) fn check(args: &ConfigArgs, json: bool) -> u8 {
     logging::start(args.log_format);
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        complain("error: no runtime");
-        return SOFTWARE;
-    };
-    let loaded = load(args);
-    let path = loaded.path.clone();
-    let finding = runtime.block_on(examine(loaded, args.allow_insecure_plugins));
+    block_on(async {
+        let loaded = load(args);
+        let path = loaded.path.clone();
+        report(examine(loaded, args.allow_insecure_plugins).await, path.as_deref(), json)
+    })
+}
+
+/// Prints what was found; the exit code for it.
+fn report(finding: Finding, path: Option<&Path>, json: bool) -> u8 {
     let code = finding.code();
     if json {
         let report = serde_json::json!({

@@ -5,17 +5,17 @@ use std::{fmt::Write as _, path::Path, time::Duration};
 use plugin_api::Description;
 use serde_json::{Value, json};
 
-use super::{SOFTWARE, complain, print};
+use super::{block_on, complain, print};
 use crate::loader::{self, FileFacts, FileRequest, LoadError};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) fn inspect(file: &Path, as_json: bool, load: bool, allow_insecure: bool) -> u8 {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        complain("error: no runtime");
-        return SOFTWARE;
-    };
-    match runtime.block_on(look(file, load, allow_insecure)) {
+    block_on(async { report(look(file, load, allow_insecure).await, as_json) })
+}
+
+fn report(seen: Result<(FileFacts, Option<Description>), LoadError>, as_json: bool) -> u8 {
+    match seen {
         Ok((facts, description)) if as_json => {
             let report = json!({ "file": facts, "description": description });
             print(&format!("{report:#}\n"))

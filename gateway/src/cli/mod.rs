@@ -120,12 +120,7 @@ struct ConfigArgs {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let code = obey(Cli::parse());
-    // A constructor that never returned holds the system's loader, and an ordinary end would wait for it.
-    if loader::opening().is_some() {
-        loader::exit_at_once(code.into());
-    }
-    ExitCode::from(code)
+    ExitCode::from(obey(Cli::parse()))
 }
 
 /// Does what the command line says; the exit code.
@@ -149,6 +144,25 @@ fn obey(Cli { command, run }: Cli) -> u8 {
             print(&format!("{version}\n"))
         }
     }
+}
+
+/// Runs a command that loads plugins, to its exit code.
+fn block_on(command: impl Future<Output = u8>) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("error: no runtime: {error}"));
+            return SOFTWARE;
+        }
+    };
+    runtime.block_on(async {
+        let code = command.await;
+        // A constructor that never returned holds the system's loader, and every ordinary way out waits for it.
+        if loader::opening().is_some() {
+            loader::exit_at_once(code.into());
+        }
+        code
+    })
 }
 
 /// The environment of this process.
@@ -206,11 +220,6 @@ fn complain_about_plugins(failures: Vec<Failure>) -> u8 {
             Failure::Settings(found) => problems.extend(found),
             Failure::Load { name, error } => complain(&format!("error: plugin \"{name}\": {error}")),
         }
-    }
-    complain("X1");
-    if loader::opening().is_some() {
-        complain("X2");
-        loader::exit_at_once(code.into());
     }
     if !problems.is_empty() {
         problems.sort_by_key(|problem| problem.line);

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::{
-    CONFIG, ConfigArgs, SOFTWARE, all_problems, complain, complain_about, complain_about_plugins,
+    CONFIG, ConfigArgs, SOFTWARE, all_problems, block_on, complain, complain_about, complain_about_plugins,
     environment, load, logging,
 };
 use crate::{
@@ -20,17 +20,7 @@ use crate::{
 
 pub(super) fn run(args: &ConfigArgs) -> u8 {
     logging::start(args.log_format);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain(&format!("error: no runtime: {error}"));
-            return SOFTWARE;
-        }
-    };
-    match runtime.block_on(serve(load(args), args.allow_insecure_plugins)) {
-        Ok(()) => 0,
-        Err(code) => code,
-    }
+    block_on(async { serve(load(args), args.allow_insecure_plugins).await.err().unwrap_or(0) })
 }
 
 /// Configuration before plugins, plugins before ports: every mistake is told before anything is served.

@@ -232,3 +232,94 @@ impl Connections {
         Some(Connection::Http1(sender))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::proxy::tls;
+
+    /// A server that answers `answers` requests on each connection and closes it then; it tells how many connections it
+    /// was asked for.
+    async fn server(answers: usize) -> (uri::Authority, Arc<Mutex<usize>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let connections = Arc::new(Mutex::new(0));
+        let counted = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                *counted.lock().unwrap() += 1;
+                for _ in 0..answers {
+                    let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+                }
+            }
+        });
+        (authority, connections)
+    }
+
+    fn pool(authority: uri::Authority) -> Arc<Pool> {
+        Pool::new(Settings {
+            scheme: uri::Scheme::HTTP,
+            authority,
+            http2: Http2::Auto,
+            connect_timeout: Duration::from_secs(5),
+            tls: tls::client_config(None).unwrap(),
+        })
+    }
+
+    /// One request; its connection goes back when its answer has ended.
+    async fn ask(pool: &Arc<Pool>) {
+        let request = Request::get("/v1/models").body(RequestBody::Ready(None)).unwrap();
+        let (response, lease) = pool.send(request).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+        lease.unwrap().give_back();
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again() {
+        let (authority, connections) = server(3).await;
+        let pool = pool(authority);
+        for _ in 0..3 {
+            ask(&pool).await;
+        }
+        assert_eq!(*connections.lock().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_it_was_idle_is_replaced() {
+        let (authority, connections) = server(1).await;
+        let pool = pool(authority);
+        for _ in 0..5 {
+            ask(&pool).await;
+            while !pool.lock().idle.back().unwrap().1.is_closed() {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(*connections.lock().unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_given_up_closes_its_connection() {
+        let (authority, connections) = server(2).await;
+        let pool = pool(authority);
+        let request = Request::get("/v1/models").body(RequestBody::Ready(None)).unwrap();
+        drop(pool.send(request).await.unwrap());
+        ask(&pool).await;
+        assert_eq!(*connections.lock().unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+        drop(listener);
+        let request = Request::get("/v1/models").body(RequestBody::Ready(None)).unwrap();
+        assert!(matches!(pool(authority).send(request).await, Err(SendError::Connect(_))));
+    }
+}

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`exchange`] | what the proxy hands over |
 //! | `intake` | the bounded hand-over |
-//! | [`assemble`] | the stages, one after the other, and the record |
+//! | [`mod@assemble`] | the stages, one after the other, and the record |
 //! | [`config`] | `[telemetry]` |
 //! | `draft` | what each stage does |
 //! | `body` | captured bytes: decoded, checked, described |

@@ -91,7 +91,7 @@ impl TelemetryExporter for JsonLines {
             add_line(&mut state.lines, record);
             state.ends.push(state.lines.len());
         }
-        let appended = state.log.append(&state.lines, SystemTime::now());
+        let appended = state.append();
         let outcome = self.judge(batch, &state.ends, &appended);
         state.last_error = outcome.as_ref().err().map(ToString::to_string);
         state.lines.shrink_to(KEPT_BYTES);
@@ -131,6 +131,39 @@ impl JsonLines {
             _ => format!("cannot write to {}: {error}", self.path.display()),
         }))
     }
+}
+
+impl State {
+    /// Appends the lines, in as many pieces as it takes for none to be larger than a file may be. The first that fails
+    /// is the last.
+    fn append(&mut self) -> Appended {
+        let mut whole = Appended { bytes: 0, error: None, is_torn: false };
+        for end in cuts(&self.ends, self.log.max_bytes()) {
+            let piece = self.log.append(&self.lines[whole.bytes..end], SystemTime::now());
+            whole = Appended { bytes: whole.bytes + piece.bytes, ..piece };
+            if whole.error.is_some() {
+                break;
+            }
+        }
+        whole
+    }
+}
+
+/// Where pieces of at most `max_bytes` end; 0 is no limit. A line that is larger goes alone.
+fn cuts(ends: &[usize], max_bytes: u64) -> Vec<usize> {
+    let limit = if max_bytes == 0 { usize::MAX } else { usize::try_from(max_bytes).unwrap_or(usize::MAX) };
+    let (mut cuts, mut start, mut last) = (Vec::new(), 0, 0);
+    for &end in ends {
+        if end - start > limit && last > start {
+            cuts.push(last);
+            start = last;
+        }
+        last = end;
+    }
+    if last > start {
+        cuts.push(last);
+    }
+    cuts
 }
 
 /// Adds the record's line; one that cannot be written is rejected and adds nothing.

@@ -69,6 +69,12 @@ impl Log {
         Ok(())
     }
 
+    /// How large a file may become; 0 is no limit.
+    #[must_use]
+    pub fn max_bytes(&self) -> u64 {
+        self.config.max_bytes.0
+    }
+
     /// Appends whole lines, after what the file needs first.
     pub fn append(&mut self, lines: &[u8], now: SystemTime) -> Appended {
         match self.prepare(lines.len() as u64, now).and_then(|file| Ok((file.metadata()?.len(), file))) {

@@ -269,3 +269,20 @@ fn whole_lines_survive_kill_9() {
         lines = now;
     }
 }
+
+#[test]
+fn a_batch_is_cut_between_lines_so_that_every_piece_fits() {
+    for (ends, max_bytes, expected) in [
+        (&[10, 20, 30][..], 0, &[30][..]),
+        (&[10, 20, 30], 30, &[30]),
+        (&[10, 20, 30], 25, &[20, 30]),
+        (&[10, 20, 30], 10, &[10, 20, 30]),
+        (&[50, 60, 70], 25, &[50, 70]),
+        (&[10, 60, 70], 25, &[10, 60, 70]),
+        (&[0, 0, 10], 5, &[10]),
+        (&[], 5, &[]),
+        (&[0, 0], 5, &[]),
+    ] {
+        assert_eq!(cuts(ends, max_bytes), expected, "{ends:?} by {max_bytes}");
+    }
+}

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use end_to_end::{
     Answer, Gateway, Provider, Running,
     metrics::sum,
-    support::{Prometheus, promtool_check_metrics},
+    tools::{Prometheus, promtool_check_metrics},
     wait_for,
 };
 use http::Request;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use end_to_end::{
-    Gateway, Provider, Running, client::post, metrics::sum, support::promtool_check_metrics, wait_for,
+    Gateway, Provider, Running, client::post, metrics::sum, tools::promtool_check_metrics, wait_for,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};

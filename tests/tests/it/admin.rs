@@ -61,7 +61,7 @@ async fn a_required_plugin_that_is_stuck_is_named_and_ends_readiness_until_it_ru
     let provider = Provider::start().await;
     let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter();
     let gateway =
-        gateway.plugin("stuck", "probe", "call_timeout = \"100ms\"\nconfig.script = [\"block:4s\", \"ok\"]");
+        gateway.plugin("stuck", "probe", "call_timeout = \"100ms\"\nconfig.script = [\"block:6s\", \"ok\"]");
     let gateway = gateway.start().await;
     assert_eq!(gateway.admin("/readyz").await.status, 200);
     gateway.post(CHAT, question("demo", false)).await;
@@ -230,7 +230,7 @@ async fn the_books_balance_in_every_scrape_under_load() {
     let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter();
     // One that judges records one by one and wants some again, and one that is too slow for its queue.
     let gateway = gateway.plugin("picky", "probe", "retry.initial = \"1ms\"\nconfig.script = [\"thirds\"]");
-    let slow = "queue.max_records = 20\nbatch.max_records = 5\nconfig.script = [\"block:20ms\"]";
+    let slow = "queue.max_records = 20\nbatch.max_records = 5\nconfig.script = [\"block:200ms\"]";
     let gateway = gateway.plugin("slow", "probe", slow).start().await;
     let mut clients = JoinSet::new();
     for _ in 0..8 {

@@ -156,10 +156,10 @@ fn bad_entries(folder: &Path) -> Vec<Bad> {
         entry(
             "hangs",
             &sound,
-            "config.init = \"hang\"\ncreate_timeout = \"2s\"\n",
-            "`create` did not return within 2s; a plugin must not wait for its backend there",
+            "config.init = \"hang\"\ncreate_timeout = \"4s\"\n",
+            "`create` did not return within 4s; a plugin must not wait for its backend there",
         ),
-        entry("hangs-early", &hanging, "create_timeout = \"2s\"\n", "`describe` did not return within 2s"),
+        entry("hangs-early", &hanging, "create_timeout = \"4s\"\n", "`describe` did not return within 4s"),
     ]
 }
 
@@ -252,12 +252,12 @@ async fn required_plugins_that_do_not_load_stop_the_start_and_all_are_told() {
 async fn a_constructor_that_never_returns_ends_the_start_even_where_the_plugin_is_optional() {
     let folder = tempfile::tempdir().unwrap();
     let path = install(folder.path(), FILE_NAME, &switched("constructor-hangs"));
-    let gateway = Gateway::new().plugin_file("hangs", &path, "required = false\ncreate_timeout = \"2s\"");
+    let gateway = Gateway::new().plugin_file("hangs", &path, "required = false\ncreate_timeout = \"4s\"");
     // It holds the system's loader: such a process can load nothing more, resolve no name and not even end normally.
     for arguments in [&[][..], &["check"]] {
         let ended = Ended::of(gateway.command(arguments)).await;
         assert_eq!(ended.code, Some(69), "{ended:?}");
-        let sentence = "a constructor of the library did not return within 2s; nothing can be loaded beside it: \
+        let sentence = "a constructor of the library did not return within 4s; nothing can be loaded beside it: \
                         take the plugin out, and tell its author";
         assert_eq!(ended.complaints(), [format!("plugin \"hangs\": {}: {sentence}", path.display())]);
     }

@@ -95,10 +95,14 @@ impl Proxy {
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> {
         let flight = Flight::start(&mut request, &self.capture, &self.intake);
-        async move { self.answer(request, flight).await }
+        self.answer(request, flight)
     }
 
-    async fn answer(&self, request: Request<Incoming>, mut flight: Flight) -> Response<ResponseBody> {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        mut flight: Flight,
+    ) -> Response<ResponseBody> {
         let id = flight.id;
         let mut response = match self.forward(request, &mut flight).await {
             Ok(Forwarded { response, lease, idle }) => {

@@ -189,7 +189,9 @@ impl Pool {
 
     async fn connect(&self) -> Result<Connection, SendError> {
         let limit = self.settings.connect_timeout;
-        tokio::time::timeout(limit, self.open()).await.map_err(|_| SendError::ConnectTimeout(limit))?
+        // Boxed, since connecting takes kilobytes of state, which every request would carry and move around.
+        let opened = Box::pin(tokio::time::timeout(limit, self.open()));
+        opened.await.map_err(|_| SendError::ConnectTimeout(limit))?
     }
 
     async fn open(&self) -> Result<Connection, SendError> {

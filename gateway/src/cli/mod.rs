@@ -5,7 +5,7 @@
 //! | 0 | done; for `run`: stopped as asked |
 //! | 1 | the plugin file was refused (`plugin inspect`) |
 //! | 2 | the command line is wrong |
-//! | 69 | a required plugin could not be loaded |
+//! | 69 | a required plugin could not be loaded, or any plugin's constructor never returned |
 //! | 70 | the gateway failed by itself |
 //! | 78 | the configuration is wrong, a port that is taken included |
 

@@ -293,13 +293,22 @@ fn scan_value(text: &str) -> Option<(&str, &str)> {
 
 /// Whether this is a number as JSON knows it.
 fn is_number(text: &str) -> bool {
-    let is_digit = |byte: &u8| byte.is_ascii_digit();
-    match text.as_bytes() {
-        [b'1'..=b'9', rest @ ..] if rest.iter().all(is_digit) => true,
-        [b'0'] => true,
-        [.., last] => is_digit(last) && serde_json::from_str::<&RawValue>(text).is_ok(),
-        [] => false,
-    }
+    let is_plain = match text.split_once('.') {
+        Some((whole, fraction)) => is_whole(whole) && !fraction.is_empty() && is_digits(fraction),
+        None => is_whole(text),
+    };
+    // A sign or an exponent is rare: serde knows their rules.
+    is_plain
+        || (text.ends_with(|last: char| last.is_ascii_digit())
+            && serde_json::from_str::<&RawValue>(text).is_ok())
+}
+
+fn is_whole(text: &str) -> bool {
+    text == "0" || (text.starts_with(|first| matches!(first, '1'..='9')) && is_digits(text))
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -311,6 +320,16 @@ mod tests {
     /// A record as the gateway writes it.
     fn wire(change: impl FnOnce(&mut RequestMetrics<'static>)) -> String {
         String::from_utf8(Sample::chat().with(change).metrics_json()).unwrap()
+    }
+
+    #[test]
+    fn a_number_is_what_json_says_it_is() {
+        for text in ["0", "7", "10", "0.5", "12.340", "-1", "-0.5", "1e5", "1.5E-3", "18446744073709551616"] {
+            assert!(is_number(text), "{text}");
+        }
+        for text in ["", "-", "01", "1.", ".5", "00.1", "1.5.2", "1e", "+1", "0x1", "1 ", "NaN", "1.x"] {
+            assert!(!is_number(text), "{text}");
+        }
     }
 
     #[test]

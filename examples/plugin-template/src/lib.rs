@@ -1,7 +1,5 @@
 //! Exporter `csv`: appends one line per request to a file: time, model, tokens, latency.
 
-#![forbid(unsafe_code)]
-
 use std::{fs::File, io::Write, path::PathBuf};
 
 use plugin_api::{Batch, Descriptor, ExportError, Host, InitError, TelemetryExporter, export_plugin};

@@ -124,6 +124,7 @@ impl Exporter {
         self.lock().rate.take(records, now)
     }
 
+    /// The call did its work, though some records may have failed: the breaker rests, the panics in a row end.
     pub(crate) fn call_succeeded(&self) {
         let change = {
             let mut state = self.lock();
@@ -135,7 +136,6 @@ impl Exporter {
         }
     }
 
-    /// The call did its work though some records failed: the breaker rests, the panics in a row end.
     pub(crate) fn call_failed(&self, failure: &Failure<'_>, now: Instant) {
         let (change, panics) = {
             let mut state = self.lock();

@@ -26,7 +26,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, Request, Response, Version, header, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, Version, uri::PathAndQuery};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -177,9 +177,7 @@ impl Proxy {
             debug!("no place at the provider for {path}: {error}");
             GatewayError::NotFound { path: path.to_string() }
         })?;
-        parts.version = Version::HTTP_11;
         headers::remove_hop_by_hop(&mut parts.headers);
-        parts.headers.remove(header::HOST);
         headers::authorize(&mut parts.headers, upstream.authorization());
         let (body, fault) = self.body(body, &parts.method, flight).await?;
         Ok((Request::from_parts(parts, body), fault))

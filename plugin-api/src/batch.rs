@@ -163,7 +163,7 @@ impl<'a> Record<'a> {
     /// The record in its OpenTelemetry log form, spliced from the parts when it is written.
     #[must_use]
     pub fn to_otel_log(&self) -> RecordLog<'a> {
-        RecordLog(*self)
+        RecordLog { record: *self, has_bodies: true }
     }
 
     /// This record is with the backend, whatever the call returns in the end.
@@ -196,23 +196,38 @@ impl fmt::Debug for Record<'_> {
 
 /// [`OtelLog`](crate::OtelLog) of one record of a batch.
 #[derive(Debug, Clone, Copy)]
-pub struct RecordLog<'a>(Record<'a>);
+pub struct RecordLog<'a> {
+    record: Record<'a>,
+    has_bodies: bool,
+}
 
 impl RecordLog<'_> {
+    /// The log without the bodies, for a backend that limits the size of one entry: `request` and `response` are
+    /// `null`, and `metadata.truncated` names what is missing.
+    #[must_use]
+    pub fn without_bodies(self) -> Self {
+        Self { has_bodies: false, ..self }
+    }
+
     /// Writes the log as one line of JSON, without a newline at its end, in many small pieces: give it a `Vec` or a
     /// `BufWriter`. A line break between two tokens of a body becomes a space.
     ///
     /// # Errors
     /// When the gateway sent what is no record, and those of `out`. What was written until then is no whole log.
     pub fn write_to(&self, out: &mut impl io::Write) -> io::Result<()> {
-        let record = self.0;
-        otel_log::write(out, &record.fields()?, record.request_json(), record.response_json())
+        let fields = self.record.fields()?;
+        let (request, response) = (self.record.request_json(), self.record.response_json());
+        if self.has_bodies {
+            otel_log::write(out, &fields, request, response)
+        } else {
+            otel_log::write(out, &otel_log::naming_bodies_as_truncated(&fields, request, response), &[], &[])
+        }
     }
 }
 
 impl Serialize for RecordLog<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.metrics().map_err(serde::ser::Error::custom)?.to_otel_log().serialize(serializer)
+        otel_log::serialize(serializer, |json| self.write_to(json), self.record.size())
     }
 }
 

@@ -50,9 +50,43 @@ impl ExportError {
         self
     }
 
+    /// Which of the constructors made it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self.status {
+            status::REJECT => ErrorKind::Reject,
+            status::TOO_LARGE => ErrorKind::TooLarge,
+            status::UNAUTHORIZED => ErrorKind::Unauthorized,
+            status::PER_RECORD => ErrorKind::PerRecord,
+            _ => ErrorKind::Retry,
+        }
+    }
+
+    /// The wait that was asked for by [`after`](Self::after).
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     pub(crate) fn new(status: Status, message: impl Into<String>) -> Self {
         Self { status, message: message.into(), retry_after: None }
     }
+}
+
+/// The kinds of [`ExportError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// [`ExportError::retry`].
+    Retry,
+    /// [`ExportError::reject`].
+    Reject,
+    /// [`ExportError::too_large`].
+    TooLarge,
+    /// [`ExportError::unauthorized`].
+    Unauthorized,
+    /// [`ExportError::per_record`].
+    PerRecord,
 }
 
 impl fmt::Display for ExportError {

@@ -146,6 +146,12 @@ impl<'a> Fields<'a> {
         Some(self.raw[field as usize]).filter(|raw| !raw.is_empty())
     }
 
+    /// The same fields, one of them with other JSON.
+    pub(crate) fn with_raw(mut self, field: Field, json: &'a str) -> Self {
+        self.raw[field as usize] = json;
+        self
+    }
+
     /// A field that is a string; `None` where it is not, also where it is `null` or absent.
     #[must_use]
     pub fn text(&self, field: Field) -> Option<Cow<'a, str>> {

@@ -37,7 +37,7 @@
 //! | [`Descriptor`], [`Description`] | what a plugin says about itself |
 //! | [`abi`] | the binary interface, for the gateway and for plugins in other languages |
 //! | [`note`] | the ELF note that names a plugin without running it |
-//! | `testing` | for a plugin's unit tests: sample records and a stand-in for the gateway (cargo feature `testing`) |
+//! | `testing` | for a plugin's tests: sample records, a stand-in for the gateway, the conformance suite (cargo feature `testing`) |
 //!
 //! # Versions
 //!
@@ -72,7 +72,7 @@ pub use crate::{
     batch::{Batch, Record, RecordLog},
     cost::{InvalidUsd, Usd},
     descriptor::{BatchDefaults, Content, Description, Descriptor, HardLimits},
-    error::{ExportError, Health, InitError},
+    error::{ErrorKind, ExportError, Health, InitError},
     exporter::{NoConfig, TelemetryExporter},
     flat::{Field, Fields},
     host::Host,

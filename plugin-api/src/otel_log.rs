@@ -65,10 +65,43 @@ impl<'a> OtelLog<'a> {
 
 impl Serialize for OtelLog<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut json = Vec::with_capacity(2048 + self.request.len() + self.response.len());
-        self.write_to(&mut json).map_err(serde::ser::Error::custom)?;
-        serde_json::from_slice::<&RawValue>(&json).map_err(serde::ser::Error::custom)?.serialize(serializer)
+        serialize(serializer, |json| self.write_to(json), self.request.len() + self.response.len())
     }
+}
+
+/// Serializes a log of about this size that `write` writes.
+pub(crate) fn serialize<S: Serializer>(
+    serializer: S,
+    write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+    size: usize,
+) -> Result<S::Ok, S::Error> {
+    let mut json = Vec::with_capacity(2048 + size);
+    write(&mut json).map_err(serde::ser::Error::custom)?;
+    serde_json::from_slice::<&RawValue>(&json).map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
+/// The fields of a record whose log goes without these bodies: `truncated` names what is there and left out, beside
+/// what was left out before.
+pub(crate) fn naming_bodies_as_truncated<'a>(
+    fields: &Fields<'a>,
+    request: &[u8],
+    response: &[u8],
+) -> Fields<'a> {
+    let before = fields.raw(Field::Truncated).unwrap_or_default();
+    let is_missing = |name: &str, body: &[u8]| before.contains(name) || !body.is_empty();
+    let chunks = before.contains("streamed_data")
+        || (!response.is_empty() && fields.flag(Field::IsStreaming) == Some(true));
+    let names = match (chunks, is_missing("response", response), is_missing("request", request)) {
+        (false, false, false) => "[]",
+        (false, false, true) => r#"["request"]"#,
+        (false, true, false) => r#"["response"]"#,
+        (false, true, true) => r#"["response","request"]"#,
+        (true, false, false) => r#"["streamed_data"]"#,
+        (true, false, true) => r#"["streamed_data","request"]"#,
+        (true, true, false) => r#"["streamed_data","response"]"#,
+        (true, true, true) => r#"["streamed_data","response","request"]"#,
+    };
+    fields.clone().with_raw(Field::Truncated, names)
 }
 
 /// Writes the log of a record with these fields and these bodies, which are JSON or empty.
@@ -500,6 +533,29 @@ mod tests {
             (described, include_str!("../tests/golden/otel-log-described.jsonl")),
         ] {
             assert_eq!(spliced(&sample.metrics_json()).unwrap(), golden.trim_end());
+        }
+    }
+
+    #[test]
+    fn a_log_without_its_bodies_names_them() {
+        for (is_streaming, before, request, response, expected) in [
+            (false, &[][..], "{}", "{}", r#"["response","request"]"#),
+            (true, &[], "{}", "{}", r#"["streamed_data","response","request"]"#),
+            (false, &[], "", "{}", r#"["response"]"#),
+            (false, &[], "{}", "", r#"["request"]"#),
+            (true, &["streamed_data"], "", "{}", r#"["streamed_data","response"]"#),
+            (true, &["streamed_data", "response"], "{}", "", r#"["streamed_data","response","request"]"#),
+            (true, &[], "", "", "[]"),
+        ] {
+            let record = Sample::chat().with(|metrics| {
+                metrics.is_streaming = is_streaming;
+                metrics.truncated = before.iter().map(|name| Cow::Borrowed(*name)).collect();
+            });
+            let json = record.metrics_json();
+            let fields = Fields::parse(&json).unwrap();
+            let named = naming_bodies_as_truncated(&fields, request.as_bytes(), response.as_bytes());
+            assert_eq!(named.raw(Field::Truncated), Some(expected), "{before:?} {request} {response}");
+            assert_eq!(named.raw(Field::Id), fields.raw(Field::Id));
         }
     }
 

@@ -36,7 +36,9 @@ fn build() -> PathBuf {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|message| message["target"]["name"] == "probe_exporter")
         .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());
-    files.filter_map(|file| file.as_str().map(PathBuf::from)).next_back().unwrap()
+    let is_library =
+        |path: &PathBuf| path.extension().is_some_and(|end| end == std::env::consts::DLL_EXTENSION);
+    files.filter_map(|file| file.as_str().map(PathBuf::from)).rfind(is_library).unwrap()
 }
 
 /// The probe with its switch (see `switch.rs` there) in another position.

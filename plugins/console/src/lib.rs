@@ -46,6 +46,8 @@ struct State {
     lines: Vec<u8>,
     /// Where each record's line ends in `lines`.
     ends: Vec<usize>,
+    /// Half a line was the last that went out: the next write ends it first, so that no record is on it.
+    is_torn: bool,
     last_error: Option<String>,
 }
 
@@ -67,6 +69,10 @@ impl TelemetryExporter for Console {
         let state = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.lines.clear();
         state.ends.clear();
+        if state.is_torn {
+            state.lines.push(b'\n');
+        }
+        let head = state.lines.len();
         for record in batch.iter() {
             let start = state.lines.len();
             if let Err(error) = self.add(&mut state.lines, record) {
@@ -76,7 +82,10 @@ impl TelemetryExporter for Console {
             state.ends.push(state.lines.len());
         }
         let written = state.output.write(&state.lines, batch.deadline());
-        judge(batch, state, written)
+        if let Some(last) = state.lines[..written.bytes].last() {
+            state.is_torn = *last != b'\n';
+        }
+        judge(batch, state, head, written)
     }
 
     async fn health(&self) -> Health {
@@ -86,8 +95,10 @@ impl TelemetryExporter for Console {
 }
 
 impl Console {
-    fn on(output: Output, format: Format, color: bool) -> Self {
-        let state = State { output, lines: Vec::new(), ends: Vec::new(), last_error: None };
+    /// An exporter on any stream, for tests.
+    #[must_use]
+    pub fn on(output: Output, format: Format, color: bool) -> Self {
+        let state = State { output, lines: Vec::new(), ends: Vec::new(), is_torn: false, last_error: None };
         Self { format, color, state: Mutex::new(state) }
     }
 
@@ -101,14 +112,14 @@ impl Console {
     }
 }
 
-/// Tells each record's fate from the number of bytes that went out.
-fn judge(batch: Batch<'_>, state: &mut State, written: Write) -> Result<(), ExportError> {
+/// Tells each record's fate from the number of bytes that went out; the first line begins at `head`.
+fn judge(batch: Batch<'_>, state: &mut State, head: usize, written: Write) -> Result<(), ExportError> {
     let Some(error) = written.error else {
         state.last_error = None;
         return Ok(());
     };
     let name = state.output.name();
-    let mut start = 0;
+    let mut start = head;
     for (index, end) in state.ends.iter().copied().enumerate() {
         let has_line = end > start;
         start = end;

@@ -35,7 +35,7 @@ use crate::{
 /// What the probe does in each call.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Config {
+pub struct Config {
     /// What successive calls of `export` do; the last entry repeats. Empty means `ok`.
     ///
     /// `ok`; `retry`; `retry_after:DURATION` (retry, with that `Retry-After`); `reject`; `too_large`;
@@ -61,7 +61,8 @@ struct Config {
     out: Option<PathBuf>,
 }
 
-struct Probe {
+/// The exporter.
+pub struct Probe {
     config: Config,
     script: Vec<Behaviour>,
     calls: AtomicU64,

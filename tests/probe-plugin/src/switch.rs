@@ -23,7 +23,7 @@ fn position() -> Cow<'static, str> {
 /// The settings, with a schema that is made as the switch says: the one piece of a plugin that runs in `describe`.
 #[derive(Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Guarded<C>(pub(crate) C);
+pub struct Guarded<C>(pub(crate) C);
 
 impl<C: JsonSchema> JsonSchema for Guarded<C> {
     fn schema_name() -> Cow<'static, str> {

@@ -1,0 +1,108 @@
+//! The stand-in itself.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::*;
+use crate::{
+    Batch, Content, Descriptor, ExportError, Health, Host, InitError, RequestMetrics, TelemetryExporter,
+    abi::status,
+};
+
+#[derive(Deserialize, JsonSchema)]
+struct Script {
+    does: String,
+}
+
+/// Does what its settings say.
+struct Actor(String);
+
+impl TelemetryExporter for Actor {
+    type Config = Script;
+    const DESCRIPTOR: Descriptor = Descriptor::new("actor", "1.0.0").content(Content::Metadata);
+
+    async fn init(config: Script, _: Host) -> Result<Self, InitError> {
+        match &*config.does {
+            "refuse" => Err(InitError::invalid_config("no such play")),
+            _ => Ok(Self(config.does)),
+        }
+    }
+
+    async fn export(&self, batch: Batch<'_>) -> Result<(), ExportError> {
+        match &*self.0 {
+            "panic" => panic!("stage fright"),
+            "wait" => Err(ExportError::retry("busy").after(Duration::from_secs(2))),
+            "lie" => {
+                batch.delivered(9);
+                Err(ExportError::per_record())
+            }
+            "peek" => Err(ExportError::retry(format!("{}", batch.iter().map(|r| r.size()).sum::<usize>()))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn health(&self) -> Health {
+        Health::Unhealthy("hoarse".to_owned())
+    }
+}
+
+fn actor(does: &str) -> Plugin<Actor> {
+    Plugin::create(format!(r#"{{"does":"{does}"}}"#)).unwrap()
+}
+
+#[test]
+fn an_instance_that_cannot_be_made_says_why() {
+    let refused = Plugin::<Actor>::create(r#"{"does":"refuse"}"#).unwrap_err();
+    assert_eq!(refused, Failure { status: status::INVALID_CONFIG, message: "no such play".to_owned() });
+    assert_eq!(Plugin::<Actor>::create("{}").unwrap_err().status, status::INVALID_CONFIG);
+}
+
+#[test]
+fn the_outcome_is_what_the_gateway_would_see() {
+    let well = actor("well").export([Sample::chat(), Sample::failed()]);
+    assert!(well.is_all_delivered() && !well.is_delivered(2), "{well:?}");
+    let panicked = actor("panic").export([Sample::chat()]);
+    assert_eq!(panicked.status, status::PANIC);
+    assert!(panicked.message.starts_with("stage fright"), "{}", panicked.message);
+    let busy = actor("wait").export([Sample::chat()]);
+    assert_eq!((busy.status, busy.retry_after), (status::RETRY, Some(Duration::from_secs(2))));
+    let lied = actor("lie").export([Sample::chat()]);
+    assert_eq!(lied.faults.len(), 2, "{lied:?}");
+    assert!(!lied.is_all_delivered());
+}
+
+#[test]
+fn bodies_are_seen_only_with_full_content() {
+    let sample = Sample::stream();
+    let seen = |plugin: &Plugin<Actor>| plugin.export([sample.clone()]).message;
+    assert_eq!(seen(&actor("peek")), sample.metrics_json().len().to_string());
+    let full = Plugin::create_seeing(Content::Full, r#"{"does":"peek"}"#).unwrap();
+    let all = sample.metrics_json().len() + sample.request.len() + sample.response.len();
+    assert_eq!(seen(&full), all.to_string());
+}
+
+#[test]
+fn every_function_of_the_life_cycle_answers() {
+    let plugin = actor("well");
+    assert_eq!(plugin.health(), Err(Failure { status: status::RETRY, message: "hoarse".to_owned() }));
+    assert_eq!(plugin.scrape().unwrap_err().status, status::UNSUPPORTED);
+    assert_eq!(plugin.scrape_openmetrics().unwrap_err().status, status::UNSUPPORTED);
+    plugin.close().unwrap();
+}
+
+#[test]
+fn samples_are_records_that_read_back() {
+    for (number, sample) in
+        [Sample::chat(), Sample::stream(), Sample::failed(), Sample::disconnected()].into_iter().enumerate()
+    {
+        let sample = sample.number(u32::try_from(number).unwrap());
+        let json = sample.metrics_json();
+        let metrics: RequestMetrics<'_> = serde_json::from_slice(&json).unwrap();
+        assert!(metrics.id.ends_with(&number.to_string()), "{}", metrics.id);
+        for body in [&sample.request, &sample.response] {
+            serde_json::from_slice::<serde_json::Value>(body).unwrap();
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What exporters of MagicAPI Gateway share, for plugin authors too: a plugin does the wire protocol of its backend,
+//! and this crate does what every such protocol needs.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`bounded`] | label values that clients choose, bounded in number |
+//! | [`settings`] | values of `[plugin.config]`: durations and sizes with units, secrets |
+//! | [`pack`] | records into requests of bounded size, and the requests' fates back into verdicts |
+//! | [`progress`] | which of a record's several requests the backend has already |
+//! | [`pulse`] | health, from what the last calls came to |
+//! | [`summary`] | a record as one line of text |
+//! | [`tls`] | TLS settings, and a `rustls` configuration from them (feature `tls`) |
+//! | [`http`] | an HTTP client that speaks in `ExportError`s (feature `http`) |
+
+#![forbid(unsafe_code)]
+
+pub mod bounded;
+#[cfg(feature = "http")]
+pub mod http;
+pub mod pack;
+pub mod progress;
+pub mod pulse;
+pub mod settings;
+pub mod summary;
+#[cfg(feature = "tls")]
+pub mod tls;

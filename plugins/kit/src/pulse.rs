@@ -1,0 +1,52 @@
+//! Health, from what the last calls came to.
+
+use std::sync::{Mutex, PoisonError};
+
+use plugin_api::{ErrorKind, ExportError, Health};
+
+/// What `health` answers when the backend has no better way to tell: the outcome of the last export.
+#[derive(Debug, Default)]
+pub struct Pulse(Mutex<Option<Health>>);
+
+impl Pulse {
+    /// Takes note of an export's outcome, and passes it on.
+    ///
+    /// # Errors
+    /// The outcome's own.
+    pub fn note(&self, outcome: Result<(), ExportError>) -> Result<(), ExportError> {
+        let health = match &outcome {
+            // A backend that refuses a record works.
+            Err(error) if matches!(error.kind(), ErrorKind::Retry | ErrorKind::Unauthorized) => {
+                Health::Unhealthy(error.to_string())
+            }
+            _ => Health::Healthy,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(health);
+        outcome
+    }
+
+    /// Unknown before the first export.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(Health::Unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_backend_that_cannot_take_records_is_unhealthy() {
+        let pulse = Pulse::default();
+        assert_eq!(pulse.health(), Health::Unknown);
+        assert!(pulse.note(Err(ExportError::retry("connection refused"))).is_err());
+        assert_eq!(pulse.health(), Health::Unhealthy("connection refused".to_owned()));
+        for outcome in [Ok(()), Err(ExportError::per_record()), Err(ExportError::reject("bad"))] {
+            let _ = pulse.note(outcome);
+            assert_eq!(pulse.health(), Health::Healthy);
+        }
+        let _ = pulse.note(Err(ExportError::unauthorized("wrong key")));
+        assert_eq!(pulse.health(), Health::Unhealthy("wrong key".to_owned()));
+    }
+}

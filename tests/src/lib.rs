@@ -34,6 +34,6 @@ pub use self::{
     gateway::{Gateway, Running},
     provider::Provider,
     raw_provider::{RawProvider, Step},
-    tools::{Llm, Sdk},
+    tools::{Collector, Database, Llm, OpenSearch, Postgres, Sdk},
     wait::{wait_for, within},
 };

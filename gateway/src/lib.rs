@@ -11,6 +11,7 @@
 //! | [`providers`] | the known providers and their dialects |
 //! | [`recorder`] | one record of every request |
 //! | [`pipeline`] | queue, batch, retry, circuit breaker and books, per exporter |
+//! | `replay` | sends dead letters again |
 //! | [`loader`] | plugin files, checked and loaded; the only unsafe code here |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/plugins` |
 //! | [`startup`] | loads the plugins of a configuration |
@@ -46,6 +47,8 @@ pub mod providers;
 pub mod proxy;
 #[forbid(unsafe_code)]
 pub mod recorder;
+#[forbid(unsafe_code)]
+pub(crate) mod replay;
 #[forbid(unsafe_code)]
 pub mod server;
 #[forbid(unsafe_code)]

@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     admin::metrics::Metrics,
-    loader::{FileRequest, HostInfo, LoadError, LoadRequest, Plugin},
+    loader::{CallStatus, FileRequest, HostInfo, LoadError, LoadRequest, Plugin, RecordVerdict},
     pipeline::{Drivers, Exporter, Pipeline, config},
     recorder::Record,
 };
@@ -83,6 +83,63 @@ pub fn pipeline_records_per_second(probe: &Path, window: Duration) -> Result<f64
     Ok(sent as f64 / spent.as_secs_f64())
 }
 
+/// What an exporter does with batches of its own size, one at a time, and nothing between it and the boundary.
+#[derive(Debug, Clone, Copy)]
+pub struct Exported {
+    /// From the file to a plugin that is ready, its `init` included.
+    pub load: Duration,
+    /// Records in a batch.
+    pub batch: usize,
+    /// Records delivered, per second of wall time in `export`.
+    pub records_per_second: f64,
+    /// CPU time of this process per record: the plugin's, without the backend's.
+    pub cpu_per_record: Duration,
+}
+
+/// Has an exporter deliver for about `window`. `records` makes so many new records, each as its three parts.
+///
+/// # Errors
+/// When the plugin cannot be loaded, or a record is not delivered.
+pub fn exporter(
+    library: &Path,
+    settings: serde_json::Value,
+    mut records: impl FnMut(usize) -> Vec<[Vec<u8>; 3]>,
+    window: Duration,
+) -> Result<Exported, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let started = Instant::now();
+        let plugin = load_with(library, settings).await?;
+        let load = started.elapsed();
+        let batch = plugin.description().batch.max_records as usize;
+        let (mut delivered, mut wall, mut cpu) = (0_usize, Duration::ZERO, Duration::ZERO);
+        // The first call connects and warms up.
+        let mut is_warm = false;
+        while wall < window || !is_warm {
+            let parts = records(batch).into_iter().map(|parts| parts.map(Into::into));
+            let parts =
+                parts.map(|[metrics, request, response]| Record::of_parts(metrics, request, response));
+            let items = Arc::new(crate::pipeline::items(&parts.map(Arc::new).collect::<Vec<_>>()));
+            let (started, cpu_before) = (Instant::now(), cpu_time());
+            let outcome = plugin.export(0, items, 0, Duration::from_secs(30)).await?;
+            let spent = (started.elapsed(), cpu_time() - cpu_before);
+            let refused =
+                outcome.verdicts.iter().flatten().find(|it| !matches!(it, RecordVerdict::Delivered));
+            if refused.is_some() || outcome.status != CallStatus::Ok {
+                return Err(format!("not everything was delivered: {} {refused:?}", outcome.message).into());
+            }
+            if is_warm {
+                (delivered, wall, cpu) = (delivered + batch, wall + spent.0, cpu + spent.1);
+            }
+            is_warm = true;
+        }
+        plugin.flush(Duration::from_secs(5)).await?;
+        plugin.stop(Duration::from_secs(5)).await?;
+        let records_per_second = delivered as f64 / wall.as_secs_f64();
+        Ok(Exported { load, batch, records_per_second, cpu_per_record: cpu.div_f64(delivered as f64) })
+    })
+}
+
 async fn start(probe: &Path) -> Result<(Arc<Exporter>, Drivers), Error> {
     let plugin = load(probe, "ok").await?;
     let metrics = Metrics::new()?;
@@ -93,10 +150,13 @@ async fn start(probe: &Path) -> Result<(Arc<Exporter>, Drivers), Error> {
 }
 
 async fn load(probe: &Path, behaviour: &str) -> Result<Plugin, LoadError> {
-    let settings = serde_json::json!({ "script": [behaviour] });
+    load_with(probe, serde_json::json!({ "script": [behaviour] })).await
+}
+
+async fn load_with(library: &Path, settings: serde_json::Value) -> Result<Plugin, LoadError> {
     Plugin::load(LoadRequest {
-        name: "probe".to_owned(),
-        file: FileRequest::new(probe),
+        name: "bench".to_owned(),
+        file: FileRequest::new(library),
         workers: 1,
         create_timeout: Duration::from_secs(10),
         settings: Box::new(move |_| Ok(settings)),

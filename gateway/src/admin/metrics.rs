@@ -15,7 +15,10 @@ use prometheus::{Registry, TextEncoder};
 
 use crate::{
     loader::State,
-    pipeline::{BreakerState, DropReason, Exporter, Instruments, Pipeline, RejectReason, Snapshot},
+    pipeline::{
+        BreakerState, DropReason, Exporter, Instruments, Pipeline, RejectReason, Snapshot,
+        dead_letter::{Counts, DeadLetters},
+    },
     proxy::Budget,
     recorder::{Losses, Summary},
     server::OpenConnections,
@@ -52,6 +55,7 @@ struct RowState {
     capacity_bytes: u64,
     retries: u64,
     faults: u64,
+    dead_letters: Counts,
     breaker: BreakerState,
     up: bool,
 }
@@ -191,6 +195,7 @@ impl RowState {
             capacity_bytes: capacity.bytes,
             retries: exporter.observer.all_retries(),
             faults: exporter.observer.all_faults(),
+            dead_letters: exporter.dead_letters().map(DeadLetters::counts).unwrap_or_default(),
             breaker: exporter.breaker_state(),
             up: matches!(exporter.plugin.state(), State::Running),
         }
@@ -222,6 +227,14 @@ fn observe_exporters(meter: &Meter, view: &View) {
         "magicapi_exporter_shed_records",
         "Records that lost bodies to fit; they count as accepted",
         |row| row.snapshot.shed_bodies,
+    );
+    counter("magicapi_exporter_dead_letter_records", "Records written to the dead-letter file", |row| {
+        row.dead_letters.records
+    });
+    counter(
+        "magicapi_exporter_dead_letter_failures",
+        "Records that could not be written to the dead-letter file, and are lost",
+        |row| row.dead_letters.failures,
     );
     observe_reasons(meter, view);
     observe_gauges(meter, view);

@@ -84,8 +84,9 @@ impl Admin {
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        // Alive is alive: a probe needs no token to see that.
-        if path != "/healthz" && !self.is_authorized(request) {
+        // What probes ask needs no token: they have none to send.
+        let is_authorized = self.is_authorized(request);
+        if !matches!(path, "/healthz" | "/readyz") && !is_authorized {
             let answer =
                 json(StatusCode::UNAUTHORIZED, &report::error("a bearer token is required: admin.token"));
             return with(answer, header::WWW_AUTHENTICATE, "Bearer");
@@ -96,7 +97,7 @@ impl Admin {
         }
         match path {
             "/healthz" => json(StatusCode::OK, &serde_json::json!({ "status": "ok" })),
-            "/readyz" => self.ready(),
+            "/readyz" => self.ready(is_authorized),
             "/metrics" => self.scrape(request).await,
             "/plugins" => json(StatusCode::OK, &report::plugins(&self.pipeline, &self.absent)),
             _ => json(
@@ -112,8 +113,10 @@ impl Admin {
         given.and_then(|given| given.strip_prefix(b"Bearer ")).is_some_and(|given| token.matches(given))
     }
 
-    fn ready(&self) -> Response<Full<Bytes>> {
+    /// Whoever has no token learns whether, and not why: names and errors are the operator's.
+    fn ready(&self, in_detail: bool) -> Response<Full<Bytes>> {
         let (ready, body) = report::readiness(&self.pipeline, &self.required);
+        let body = if in_detail { body } else { serde_json::json!({ "ready": ready }) };
         json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
     }
 

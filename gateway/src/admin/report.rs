@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Absent;
 use crate::{
     loader::State,
-    pipeline::{DropReason, Exporter, Pipeline, RejectReason},
+    pipeline::{DropReason, Exporter, Pipeline, RejectReason, dead_letter::DeadLetters},
 };
 
 pub(super) fn error(message: &str) -> Value {
@@ -66,9 +66,15 @@ fn plugin(exporter: &Exporter) -> Value {
             },
         },
         "books": books(exporter),
+        "dead_letter": exporter.dead_letters().map(dead_letter),
         "breaker": exporter.breaker_state(),
         "last_error": exporter.last_error(),
     })
+}
+
+fn dead_letter(letters: &DeadLetters) -> Value {
+    let counts = letters.counts();
+    json!({ "path": letters.path(), "records": counts.records, "failures": counts.failures })
 }
 
 fn books(exporter: &Exporter) -> Value {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     config::{Loaded, Problem},
+    pipeline::{config::Plugin as Entry, dead_letter},
     startup::{self, Failure, Host},
 };
 
@@ -56,10 +57,24 @@ async fn examine(loaded: Loaded, allow_insecure: bool) -> Finding {
     let Some(config) = config else {
         return Finding::Wrong(all_problems(problems, &plugins, allow_insecure).await);
     };
+    let unwritable = unwritable(&config.plugin);
+    if !unwritable.is_empty() {
+        return Finding::Wrong(all_problems(unwritable, &plugins, allow_insecure).await);
+    }
     match startup::load_plugins(&config.plugin, &Host::of(&config), environment).await {
         Ok(plugins) => Finding::Good { loaded: plugins.ready.len(), absent: plugins.absent },
         Err(failures) => Finding::Failed(failures),
     }
+}
+
+/// Dead-letter files that could not be written. A gateway would start all the same, and lose the letters.
+fn unwritable(entries: &[Entry]) -> Vec<Problem> {
+    let problem = |entry: &Entry| {
+        let why = dead_letter::check(entry.dead_letter.as_ref()?).err()?;
+        let message = format!("cannot be written to: {why}");
+        Some(entry.problem("dead_letter", &message, "check the path and the permissions"))
+    };
+    entries.iter().filter(|entry| entry.enabled).filter_map(problem).collect()
 }
 
 impl Finding {

@@ -3,8 +3,9 @@
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | done; for `run`: stopped as asked |
-//! | 1 | the plugin file was refused (`plugin inspect`) |
+//! | 1 | the plugin file was refused (`plugin inspect`); records are left (`replay`) |
 //! | 2 | the command line is wrong |
+//! | 66 | a dead-letter file cannot be read, or the note beside it not be written (`replay`) |
 //! | 69 | a required plugin could not be loaded, or any plugin's constructor never returned |
 //! | 70 | the gateway failed by itself |
 //! | 78 | the configuration is wrong, a port that is taken included |
@@ -12,6 +13,7 @@
 mod check;
 mod inspect;
 mod logging;
+mod replay;
 mod run;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
@@ -26,6 +28,12 @@ use crate::{
     startup::{self, Failure},
 };
 
+/// Records are left after a replay.
+pub(crate) const LEFT: u8 = 1;
+/// The command line is wrong, in a way that only the configuration shows.
+pub(crate) const USAGE: u8 = 2;
+/// A file of a replay cannot be used (EX_NOINPUT).
+pub(crate) const NO_FILE: u8 = 66;
 /// A required plugin could not be loaded (EX_UNAVAILABLE).
 pub(crate) const UNAVAILABLE: u8 = 69;
 /// The gateway failed by itself (EX_SOFTWARE).
@@ -58,6 +66,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Send dead letters again.
+    Replay(replay::Arguments),
     /// Print a configuration to start from, or its schema.
     Config {
         #[command(subcommand)]
@@ -128,6 +138,7 @@ fn obey(Cli { command, run }: Cli) -> u8 {
     match command.unwrap_or(Command::Run(run)) {
         Command::Run(args) => run::run(&args),
         Command::Check { config, json } => check::check(&config, json),
+        Command::Replay(arguments) => replay::replay(&arguments),
         Command::Config { what: ConfigCommand::Default } => print(&config::default_file()),
         Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", config::schema())),
         Command::Plugin { what: PluginCommand::Inspect { file, json, no_load, allow_insecure_plugins } } => {

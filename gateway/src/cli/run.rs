@@ -76,7 +76,7 @@ fn refusal(key: &str, address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// Done at the first SIGINT or SIGTERM. A second one ends the process at once.
-fn shutdown() -> io::Result<impl Future<Output = ()>> {
+pub(super) fn shutdown() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {

@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use super::secret::Secret;
 use super::suggest;
+use super::units::parse_listen_address;
+use crate::admin;
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -34,6 +37,25 @@ pub(crate) fn override_listen(env: Env<'_>, listen: &mut SocketAddr, problems: &
             Ok(port) => listen.set_port(port),
             Err(_) => problems.push(problem("PORT", "expected a number from 0 to 65535", &port, "")),
         }
+    }
+}
+
+/// `ADMIN_LISTEN` goes before `admin.listen`; `ADMIN_TOKEN` counts where the file has no token.
+pub(crate) fn override_admin(env: Env<'_>, admin: &mut admin::config::Config, problems: &mut Vec<Problem>) {
+    if let Some(address) = variable(env, "ADMIN_LISTEN") {
+        match parse_listen_address(&address) {
+            Some(listen) => admin.listen = listen,
+            None => problems.push(problem(
+                "ADMIN_LISTEN",
+                "expected an address and a port",
+                &address,
+                "write it as 0.0.0.0:9464",
+            )),
+        }
+    }
+    let is_set = admin.token.as_ref().is_some_and(|token| !token.is_empty()) || admin.token_file.is_some();
+    if !is_set && let Some(token) = variable(env, "ADMIN_TOKEN") {
+        admin.token = Some(Secret::new(token));
     }
 }
 
@@ -106,6 +128,25 @@ mod tests {
             let env = |name: &str| Some(if name == "HOST" { host } else { port }.to_owned());
             override_listen(&env, &mut listen, &mut problems);
             assert_eq!((listen.to_string().as_str(), problems.len()), (expected, wrong), "{host} {port}");
+        }
+    }
+
+    #[test]
+    fn the_admin_port_is_moved_and_guarded_by_variables() {
+        for (listen, token, in_file, expected) in [
+            ("", "", None, ("127.0.0.1:9464", None, 0)),
+            ("0.0.0.0:1", "t", None, ("0.0.0.0:1", Some("t"), 0)),
+            ("localhost:1", "t", Some("file"), ("127.0.0.1:1", Some("file"), 0)),
+            ("", "t", Some(""), ("127.0.0.1:9464", Some("t"), 0)),
+            ("9464", "", None, ("127.0.0.1:9464", None, 1)),
+        ] {
+            let mut admin =
+                admin::config::Config { token: in_file.map(Secret::new), ..admin::config::Config::default() };
+            let mut problems = Vec::new();
+            let env = |name: &str| Some(if name == "ADMIN_LISTEN" { listen } else { token }.to_owned());
+            override_admin(&env, &mut admin, &mut problems);
+            let token = admin.token.as_ref().map(Secret::expose);
+            assert_eq!((&*admin.listen.to_string(), token, problems.len()), expected, "{listen} {in_file:?}");
         }
     }
 

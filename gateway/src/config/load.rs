@@ -13,7 +13,7 @@ use super::problem::{Problem, SchemaProblem};
 use super::sections::Sections;
 use super::{Config, check, coerce, files, pointer, schema, schema_check, settings};
 use crate::pipeline::config::{Plugin, plugin_key};
-use crate::server;
+use crate::{admin, server};
 
 /// Where to look for the configuration.
 #[derive(Clone)]
@@ -125,6 +125,9 @@ impl Loading<'_> {
         let mut unused = server::config::Config::default().listen;
         let listen = sections.server.as_mut().map_or(&mut unused, |server| &mut server.listen);
         environment::override_listen(self.source.env, listen, &mut self.problems);
+        let mut unused = admin::config::Config::default();
+        let admin = sections.admin.as_mut().unwrap_or(&mut unused);
+        environment::override_admin(self.source.env, admin, &mut self.problems);
         let variable = environment::variable(self.source.env, "MAGICAPI_PLUGIN_DIR").map(PathBuf::from);
         let plugin_dir = self.source.plugin_dir.clone().or(variable).map(|path| absolute(&path));
         files::resolve(&mut sections, &self.base(), plugin_dir.as_deref(), &mut self.found);

@@ -45,10 +45,19 @@ pub struct Plugin {
     /// What this exporter may see of requests and answers.
     #[serde(default)]
     pub content: Content,
-    /// A file for the records that the exporter rejected, one JSON object a line.
+    /// A file for records that were given up, one JSON object a line: rejected, out of retries, too large, or left at
+    /// the end. `magicapi-gateway replay` sends them again.
     #[serde(default)]
     #[schemars(example = "dead/my-exporter.jsonl")]
     pub dead_letter: Option<PathBuf>,
+    /// A dead-letter file that would grow beyond this is rotated.
+    #[serde(default = "hundred_mebibytes")]
+    #[schemars(extend("x-min" = "1 KiB"))]
+    pub dead_letter_max_bytes: ByteSize,
+    /// Rotated dead-letter files that are kept; older ones are deleted.
+    #[serde(default = "five_files")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub dead_letter_keep: usize,
     /// After so many panics in a row the plugin is taken out of service.
     #[serde(default = "ten_panics")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -221,6 +230,8 @@ impl Plugin {
             workers: one_worker(),
             content: Content::default(),
             dead_letter: None,
+            dead_letter_max_bytes: hundred_mebibytes(),
+            dead_letter_keep: five_files(),
             max_panics: ten_panics(),
             create_timeout: half_a_minute(),
             call_timeout: half_a_minute(),
@@ -301,8 +312,18 @@ pub(crate) fn plugin_key(name: &str, pointer: &str) -> String {
 }
 
 /// Keys that are meant for the entry when they are found among the plugin's settings.
-const OWN_KEYS: [&str; 8] =
-    ["sha256", "enabled", "required", "workers", "content", "dead_letter", "max_panics", "call_timeout"];
+const OWN_KEYS: [&str; 10] = [
+    "sha256",
+    "enabled",
+    "required",
+    "workers",
+    "content",
+    "dead_letter",
+    "dead_letter_max_bytes",
+    "dead_letter_keep",
+    "max_panics",
+    "call_timeout",
+];
 
 fn yes() -> bool {
     true
@@ -310,6 +331,14 @@ fn yes() -> bool {
 
 fn one_worker() -> usize {
     1
+}
+
+fn hundred_mebibytes() -> ByteSize {
+    ByteSize::mib(100)
+}
+
+fn five_files() -> usize {
+    5
 }
 
 fn ten_panics() -> u32 {

@@ -17,45 +17,82 @@ use crate::loader::{CallFailed, CallStatus, ExportOutcome};
 pub(crate) async fn drive(exporter: Arc<Exporter>, worker: usize) {
     while let Some(items) = exporter.queue.take(&exporter.settings.batch).await {
         exporter.observer.batch(items.len());
-        Delivery { exporter: &exporter, worker }.deliver(items).await;
+        let stack = vec![Load::new(items)];
+        Delivery { exporter: &exporter, worker, stack }.deliver().await;
     }
 }
 
 /// A part of a batch on its way.
+#[derive(Clone)]
 struct Load {
-    items: Vec<Item>,
+    items: Arc<Items>,
     /// Calls made so far, for the backoff and for the plugin to see.
     attempt: u32,
     first_attempt: Option<Instant>,
+    /// Not to be sent before, for the sake of the backoff.
+    due: Option<Instant>,
+    /// The record as it was, when this is what is left of it without its bodies.
+    whole: Option<Item>,
 }
 
 impl Load {
+    fn new(items: Vec<Item>) -> Self {
+        Self { items: Arc::new(Items(items)), attempt: 0, first_attempt: None, due: None, whole: None }
+    }
+
+    fn len(&self) -> usize {
+        self.items.0.len()
+    }
+
     fn part(&self, indices: impl IntoIterator<Item = usize>) -> Self {
-        let items = indices.into_iter().filter_map(|index| self.items.get(index).cloned()).collect();
-        Self { items, ..*self }
+        let items = indices.into_iter().filter_map(|index| self.items.0.get(index).cloned()).collect();
+        Self { items: Arc::new(Items(items)), ..self.clone() }
+    }
+
+    /// The records as they came out of the queue.
+    fn originals(&self) -> impl Iterator<Item = &Item> {
+        let len = if self.whole.is_some() { 0 } else { self.len() };
+        self.whole.iter().chain(&self.items.0[..len])
     }
 }
 
+/// Sees one batch through. Every record of it that is not settled yet is on the stack, also while a call is made:
+/// what is there when the driver is stopped is stranded, not lost.
 struct Delivery<'a> {
     exporter: &'a Exporter,
     worker: usize,
+    stack: Vec<Load>,
+}
+
+impl Drop for Delivery<'_> {
+    fn drop(&mut self) {
+        for load in &self.stack {
+            self.exporter.strand(load.originals(), load.attempt);
+        }
+    }
 }
 
 impl Delivery<'_> {
     /// What a call leaves undelivered goes back on the stack, on top: order is kept as far as retries allow.
-    async fn deliver(&self, items: Vec<Item>) {
-        let mut stack = vec![Load { items, attempt: 0, first_attempt: None }];
-        while let Some(mut load) = stack.pop() {
+    async fn deliver(&mut self) {
+        while let Some(top) = self.stack.last() {
+            let load = top.clone();
+            if let Some(due) = load.due {
+                sleep_until(due).await;
+            }
             if let Err(reason) = self.wait_for_permit(&load).await {
-                self.drop_all(&load, reason);
+                self.stack.pop();
+                self.drop_all(&load, reason, load.attempt);
                 continue;
             }
-            load.first_attempt.get_or_insert_with(Instant::now);
-            match self.call(&load).await {
-                Ok(outcome) => self.settle(load, &outcome, &mut stack).await,
+            let load = Load { first_attempt: load.first_attempt.or_else(|| Some(Instant::now())), ..load };
+            let outcome = self.call(&load).await;
+            self.stack.pop();
+            match outcome {
+                Ok(outcome) => self.settle(&load, &outcome),
                 Err(failed) => {
                     self.unanswered(&failed);
-                    stack.push(load);
+                    self.stack.push(load);
                 }
             }
         }
@@ -76,7 +113,7 @@ impl Delivery<'_> {
                 }
             }
         }
-        let delay = self.exporter.rate_delay(load.items.len(), Instant::now());
+        let delay = self.exporter.rate_delay(load.len(), Instant::now());
         if !delay.is_zero() {
             sleep(delay).await;
         }
@@ -91,7 +128,7 @@ impl Delivery<'_> {
     async fn call(&self, load: &Load) -> Result<ExportOutcome, CallFailed> {
         let exporter = self.exporter;
         let started = Instant::now();
-        let batch = Arc::new(Items(load.items.clone()));
+        let batch = load.items.clone();
         let outcome =
             exporter.plugin.export(self.worker, batch, load.attempt, exporter.settings.call_timeout).await;
         let label = outcome.as_ref().map_or("unanswered", |outcome| outcome.status.as_str());
@@ -107,21 +144,22 @@ impl Delivery<'_> {
         self.exporter.call_failed(&failure, Instant::now());
     }
 
-    async fn settle(&self, load: Load, outcome: &ExportOutcome, stack: &mut Vec<Load>) {
-        let judgement = judge(outcome, load.items.len());
+    fn settle(&mut self, load: &Load, outcome: &ExportOutcome) {
+        let judgement = judge(outcome, load.len());
         self.tell(outcome, &judgement);
-        self.count(&load, &judgement);
+        self.count(load, &judgement);
         if let Some(index) = judgement.shed {
-            stack.extend(self.without_bodies(&load, index));
+            let smaller = self.without_bodies(load, index, &outcome.message);
+            self.stack.extend(smaller);
         }
         if !judgement.split.is_empty() {
             let (first, second) = judgement.split.split_at(judgement.split.len() / 2);
-            stack.push(load.part(second.iter().copied()));
-            stack.push(load.part(first.iter().copied()));
+            self.stack.push(load.part(second.iter().copied()));
+            self.stack.push(load.part(first.iter().copied()));
         }
         if !judgement.retry.is_empty() {
-            let again = load.part(judgement.retry.iter().copied());
-            stack.extend(self.back_off(again, outcome.retry_after).await);
+            let again = self.back_off(load.part(judgement.retry.iter().copied()), outcome.retry_after);
+            self.stack.extend(again);
         }
     }
 
@@ -145,9 +183,13 @@ impl Delivery<'_> {
 
     fn count(&self, load: &Load, judgement: &Judgement) {
         let queue = &self.exporter.queue;
-        if judgement.delivered > 0 {
-            queue.delivered(judgement.delivered);
+        if !judgement.delivered.is_empty() {
+            queue.delivered(judgement.delivered.len());
             self.observe_delay(load, judgement);
+            if self.exporter.outlet.wants_deliveries() {
+                let ids = judgement.delivered.iter().filter_map(|index| load.items.0.get(*index));
+                self.exporter.outlet.delivered(ids.map(|item| item.record().id).collect());
+            }
         }
         for reason in RejectReason::ALL {
             let mut of_reason = judgement.rejected.iter().filter(|(_, given, _)| *given == reason);
@@ -158,49 +200,60 @@ impl Delivery<'_> {
                 self.exporter.note_error(message.clone());
             }
         }
+        for (index, reason, message) in &judgement.rejected {
+            if let Some(item) = load.whole.as_ref().or_else(|| load.items.0.get(*index)) {
+                self.exporter.lose(item, *reason, message.clone(), load.attempt.saturating_add(1));
+            }
+        }
     }
 
     fn observe_delay(&self, load: &Load, judgement: &Judgement) {
-        if judgement.delivered == load.items.len() {
-            for item in &load.items {
+        if judgement.delivered.len() == load.len() {
+            for item in &load.items.0 {
                 self.exporter.observer.delivered_after(item.record().finished.elapsed());
             }
-        } else if let Some(item) = load.items.first() {
+        } else if let Some(item) = load.items.0.first() {
             self.exporter.observer.delivered_after(item.record().finished.elapsed());
         }
     }
 
     /// A record that is too large alone is tried without its bodies, once; there is nothing to take off after that.
-    fn without_bodies(&self, load: &Load, index: usize) -> Option<Load> {
-        let smaller = load.items.get(index).and_then(|item| item.shed_to(0));
-        match smaller {
-            Some(item) => {
-                self.exporter.queue.count_shed_body();
-                Some(Load { items: vec![item], attempt: load.attempt + 1, first_attempt: load.first_attempt })
-            }
-            None => {
-                self.exporter.queue.dropped(DropReason::Oversize, 1);
-                self.exporter.notices.gave_up(1, DropReason::Oversize.label());
-                None
-            }
+    fn without_bodies(&self, load: &Load, index: usize, message: &str) -> Option<Load> {
+        let item = load.items.0.get(index)?;
+        let attempt = load.attempt.saturating_add(1);
+        if let Some(smaller) = item.shed_to(0) {
+            self.exporter.queue.count_shed_body();
+            let whole = self.exporter.outlet.wants_letters().then(|| item.clone());
+            let items = Arc::new(Items(vec![smaller]));
+            return Some(Load { items, attempt, whole, due: None, ..load.clone() });
         }
+        self.exporter.queue.dropped(DropReason::Oversize, 1);
+        self.exporter.notices.gave_up(1, DropReason::Oversize.label());
+        for item in load.originals() {
+            self.exporter.lose(item, DropReason::Oversize, message.to_owned(), attempt);
+        }
+        None
     }
 
-    async fn back_off(&self, load: Load, retry_after: Option<Duration>) -> Option<Load> {
+    fn back_off(&self, load: Load, retry_after: Option<Duration>) -> Option<Load> {
         let retry = &self.exporter.settings.retry;
         let elapsed = load.first_attempt.map_or(Duration::ZERO, |first| first.elapsed());
         let delay = retry.delay(load.attempt, retry_after, fastrand::f64());
         if retry.is_exhausted(elapsed) || retry.is_exhausted(elapsed + delay) {
-            self.drop_all(&load, DropReason::RetryExhausted);
+            self.drop_all(&load, DropReason::RetryExhausted, load.attempt.saturating_add(1));
             return None;
         }
         self.exporter.observer.retry();
-        sleep(delay).await;
-        Some(Load { attempt: load.attempt.saturating_add(1), ..load })
+        let due = Some(Instant::now() + delay);
+        Some(Load { attempt: load.attempt.saturating_add(1), due, ..load })
     }
 
-    fn drop_all(&self, load: &Load, reason: DropReason) {
-        self.exporter.queue.dropped(reason, load.items.len());
-        self.exporter.notices.gave_up(load.items.len(), reason.label());
+    fn drop_all(&self, load: &Load, reason: DropReason, attempts: u32) {
+        self.exporter.queue.dropped(reason, load.len());
+        self.exporter.notices.gave_up(load.len(), reason.label());
+        let last_error = self.exporter.last_error().unwrap_or_default();
+        for item in load.originals() {
+            self.exporter.lose(item, reason, last_error.clone(), attempts);
+        }
     }
 }

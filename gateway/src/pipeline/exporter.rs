@@ -12,9 +12,11 @@ use super::{
     backoff,
     books::{DropReason, Snapshot},
     breaker::{Breaker, BreakerState, Change, Permit},
+    dead_letter::{Cause, DeadLetter, DeadLetters},
     item::Item,
     notice::Notices,
     observer::Observer,
+    outlet::Outlet,
     queue::{BatchLimits, Queue},
     rate::RateLimit,
 };
@@ -44,6 +46,9 @@ pub(crate) struct Exporter {
     pub queue: Queue,
     pub observer: Observer,
     pub notices: Notices,
+    pub outlet: Outlet,
+    /// What was in flight when the drivers were stopped.
+    stranded: Mutex<Vec<DeadLetter>>,
     state: Mutex<Shared>,
 }
 
@@ -63,6 +68,7 @@ impl Exporter {
         breaker: Breaker,
         rate: RateLimit,
         observer: Observer,
+        outlet: Outlet,
     ) -> Self {
         let name: Arc<str> = plugin.name().into();
         Self {
@@ -72,6 +78,8 @@ impl Exporter {
             settings,
             queue,
             observer,
+            outlet,
+            stranded: Mutex::default(),
             state: Mutex::new(Shared { breaker, rate, panics: 0, last_error: None }),
         }
     }
@@ -92,9 +100,46 @@ impl Exporter {
         let smaller = item.shed_to(limit).filter(|item| item.size() <= limit);
         match &smaller {
             Some(_) => self.queue.count_shed_body(),
-            None => self.queue.refuse(DropReason::Oversize),
+            None => {
+                self.queue.refuse(DropReason::Oversize);
+                let message = format!("more than {limit} bytes even without its bodies");
+                self.lose(&item, DropReason::Oversize, message, 0);
+            }
         }
         smaller
+    }
+
+    /// The dead letters, when there is a file for them.
+    pub(crate) fn dead_letters(&self) -> Option<&DeadLetters> {
+        match &self.outlet {
+            Outlet::DeadLetters(letters) => Some(letters),
+            Outlet::None | Outlet::Watcher(_) => None,
+        }
+    }
+
+    /// Tells of a record that is given up. The books know of it already.
+    pub(super) fn lose(&self, item: &Item, cause: impl Into<Cause>, message: String, attempts: u32) {
+        if self.outlet.wants_letters() {
+            self.outlet.lost(DeadLetter::new(&self.name, item, cause.into(), message, attempts));
+        }
+    }
+
+    /// Keeps what is still in flight when its driver is stopped; [`Self::take_stranded`] has it then.
+    pub(super) fn strand<'a>(&self, items: impl Iterator<Item = &'a Item>, attempts: u32) {
+        if self.outlet.wants_letters() {
+            let letters = items.map(|item| self.stopped(item, attempts));
+            self.stranded.lock().unwrap_or_else(PoisonError::into_inner).extend(letters);
+        }
+    }
+
+    pub(super) fn take_stranded(&self) -> Vec<DeadLetter> {
+        std::mem::take(&mut *self.stranded.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The letter of a record that the end came before.
+    pub(super) fn stopped(&self, item: &Item, attempts: u32) -> DeadLetter {
+        let message = "the gateway stopped before it was delivered";
+        DeadLetter::new(&self.name, item, DropReason::Shutdown.into(), message, attempts)
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {

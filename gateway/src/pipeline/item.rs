@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use plugin_api::{Content, RequestMetrics, abi::part};
 use tokio::time::Instant;
 
@@ -59,6 +60,15 @@ impl Item {
         smallest
     }
 
+    /// The record's parts as far as this exporter may see them; nothing is copied.
+    pub(crate) fn parts(&self) -> [Bytes; 3] {
+        let Record { metrics, request, response, .. } = &*self.record;
+        match self.content {
+            Content::Full => [metrics.clone(), request.clone(), response.clone()],
+            _ => [metrics.clone(), Bytes::new(), Bytes::new()],
+        }
+    }
+
     fn part(&self, part: u32) -> &[u8] {
         match part {
             part::METRICS => &self.record.metrics,
@@ -100,10 +110,5 @@ fn without_names(record: &Record) -> Record {
             })
         })
         .unwrap_or_default();
-    Record {
-        metrics: metrics.into(),
-        request: bytes::Bytes::new(),
-        response: bytes::Bytes::new(),
-        ..record.clone()
-    }
+    Record { metrics: metrics.into(), request: Bytes::new(), response: Bytes::new(), ..record.clone() }
 }

@@ -7,7 +7,7 @@ use super::books::RejectReason;
 /// What becomes of the records of one call. Indices are places in the batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Judgement {
-    pub delivered: usize,
+    pub delivered: Vec<usize>,
     pub rejected: Vec<(usize, RejectReason, String)>,
     pub retry: Vec<usize>,
     /// To be split in two and sent again: one of them is bad, or they are too many.
@@ -35,12 +35,12 @@ pub(crate) fn judge(outcome: &ExportOutcome, records: usize) -> Judgement {
     let mut without_verdict = Vec::new();
     for index in 0..records {
         match outcome.verdicts.get(index).and_then(Option::as_ref) {
-            Some(RecordVerdict::Delivered) => judgement.delivered += 1,
+            Some(RecordVerdict::Delivered) => judgement.delivered.push(index),
             Some(RecordVerdict::Retry { .. }) => judgement.retry.push(index),
             Some(RecordVerdict::Rejected { reason }) => {
                 judgement.rejected.push((index, RejectReason::Record, reason.clone()));
             }
-            None if matches!(rest, Rest::Delivered) => judgement.delivered += 1,
+            None if matches!(rest, Rest::Delivered) => judgement.delivered.push(index),
             None => without_verdict.push(index),
         }
     }
@@ -90,7 +90,7 @@ mod tests {
         let all = || vec![0, 1, 2];
         let none = Judgement::default;
         for (status, expected) in [
-            (CallStatus::Ok, Judgement { delivered: 3, ..none() }),
+            (CallStatus::Ok, Judgement { delivered: all(), ..none() }),
             (CallStatus::Retry, Judgement { retry: all(), failed: true, ..none() }),
             (CallStatus::Unauthorized, Judgement { retry: all(), failed: true, ..none() }),
             (CallStatus::Panic, Judgement { retry: all(), failed: true, ..none() }),
@@ -111,10 +111,10 @@ mod tests {
             None,
         ];
         let judgement = judge(&outcome(CallStatus::Retry, verdicts.clone()), 4);
-        assert_eq!(judgement.delivered, 1);
+        assert_eq!(judgement.delivered, [0]);
         assert_eq!(judgement.retry, [1, 3]);
         assert_eq!(judgement.rejected, [(2, RejectReason::Record, "bad".to_owned())]);
-        assert_eq!(judge(&outcome(CallStatus::Ok, verdicts), 4).delivered, 2);
+        assert_eq!(judge(&outcome(CallStatus::Ok, verdicts), 4).delivered, [0, 3]);
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
         ];
         for status in [CallStatus::Ok, CallStatus::Retry, CallStatus::Reject, CallStatus::PerRecord] {
             let judgement = judge(&outcome(status, verdicts.clone()), 5);
-            let placed = judgement.delivered
+            let placed = judgement.delivered.len()
                 + judgement.rejected.len()
                 + judgement.retry.len()
                 + judgement.split.len()

@@ -4,6 +4,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `queue`, `books`, `item` | what waits, and where every record went |
+//! | `dead_letter`, `outlet` | what is kept of records that are given up, and who hears of it |
 //! | `driver` | takes batches and sees each through to its end |
 //! | `judge`, `breaker`, `backoff`, `rate` | the decisions, as pure functions and state machines |
 //! | `exporter`, `settings` | one exporter put together |
@@ -13,12 +14,14 @@ mod backoff;
 mod books;
 mod breaker;
 pub mod config;
+pub(crate) mod dead_letter;
 mod driver;
 mod exporter;
 mod item;
 mod judge;
 mod notice;
 mod observer;
+mod outlet;
 mod queue;
 mod rate;
 mod settings;
@@ -33,8 +36,12 @@ pub(crate) use self::{
     breaker::BreakerState,
     exporter::Exporter,
     observer::Instruments,
+    outlet::{Fate, Outlet},
 };
 use crate::{loader::Plugin, recorder::Record};
+
+/// How long the end waits for the disk that the dead letters go to.
+const DEAD_LETTERS_GRACE: Duration = Duration::from_secs(5);
 
 /// All exporters. Records go in by [`Pipeline::submit`]; nothing ever comes back to the request.
 #[derive(Debug, Default, Clone)]
@@ -53,7 +60,17 @@ impl Pipeline {
         entry: &config::Plugin,
         instruments: &Instruments,
     ) -> Arc<Exporter> {
-        Arc::new(settings::exporter(plugin, entry, instruments))
+        Self::exporter_with(plugin, entry, instruments, settings::dead_letters(entry))
+    }
+
+    /// The same with another outlet than the entry's own.
+    pub(crate) fn exporter_with(
+        plugin: Plugin,
+        entry: &config::Plugin,
+        instruments: &Instruments,
+        outlet: Outlet,
+    ) -> Arc<Exporter> {
+        Arc::new(settings::exporter(plugin, entry, instruments, outlet))
     }
 
     pub(crate) fn exporters(&self) -> &[Arc<Exporter>] {
@@ -110,7 +127,16 @@ impl Drivers {
 }
 
 async fn end(exporter: Arc<Exporter>, deadline: Instant) {
-    let left = exporter.queue.abandon(DropReason::Shutdown);
+    let (left, queued) = exporter.queue.abandon(DropReason::Shutdown);
+    let mut letters = exporter.take_stranded();
+    if exporter.outlet.wants_letters() {
+        letters.extend(queued.iter().map(|item| exporter.stopped(item, 0)));
+    }
+    tokio::join!(exporter.outlet.finish(letters, DEAD_LETTERS_GRACE), stop_plugin(&exporter, deadline));
+    tell_books(&exporter, left);
+}
+
+async fn stop_plugin(exporter: &Exporter, deadline: Instant) {
     // A second for goodbye even when draining took all the time.
     let grace = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
     // The plugin may still be in an export with a later deadline of its own; the flush behind it waits no longer.
@@ -122,6 +148,9 @@ async fn end(exporter: Arc<Exporter>, deadline: Instant) {
     if let Err(error) = exporter.plugin.stop(grace()).await {
         warn!(plugin = &*exporter.name, "not ended cleanly: {error}");
     }
+}
+
+fn tell_books(exporter: &Exporter, left: u64) {
     let Snapshot { books, .. } = exporter.snapshot();
     let (accepted, delivered) = (books.accepted, books.delivered);
     let (rejected, dropped) = (books.all_rejected(), books.all_dropped());

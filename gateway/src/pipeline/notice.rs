@@ -18,11 +18,19 @@ pub(crate) struct Notices {
     failures: Mutex<Repeats>,
     rejections: Mutex<Repeats>,
     faults: Mutex<Repeats>,
+    dead_letters: Mutex<Repeats>,
 }
 
 impl Notices {
     pub(crate) fn new(plugin: Arc<str>) -> Self {
-        Self { plugin, failures: Mutex::default(), rejections: Mutex::default(), faults: Mutex::default() }
+        let repeats = Mutex::default;
+        Self {
+            plugin,
+            failures: repeats(),
+            rejections: repeats(),
+            faults: repeats(),
+            dead_letters: repeats(),
+        }
     }
 
     pub(crate) fn call_failed(&self, failure: &Failure<'_>) {
@@ -65,6 +73,13 @@ impl Notices {
                 suppressed,
                 "the plugin gave verdicts on records that are not there, or none where one is due"
             );
+        }
+    }
+
+    pub(crate) fn dead_letters_failed(&self, records: u64, why: &str) {
+        if let Some(suppressed) = due(&self.dead_letters, records) {
+            let plugin = &*self.plugin;
+            error!(plugin, records, suppressed, "dead letters could not be written and are lost: {why}");
         }
     }
 

@@ -182,16 +182,16 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// Drops what is queued and in flight. Returns how many that were.
-    pub(crate) fn abandon(&self, reason: DropReason) -> u64 {
+    /// Drops what is queued and in flight. Returns how many that were, and those that were queued.
+    pub(crate) fn abandon(&self, reason: DropReason) -> (u64, Vec<Item>) {
         let mut state = self.lock();
         state.closed = true;
         let left = state.items.len() as u64 + state.books.in_flight;
-        state.items.clear();
+        let items = std::mem::take(&mut state.items);
         state.bytes = 0;
         state.books.in_flight = 0;
         state.books.count_dropped(reason, left);
-        left
+        (left, items.into())
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -337,7 +337,8 @@ mod tests {
         queue.delivered(1);
         queue.rejected(RejectReason::Record, 1);
         assert!(queue.snapshot().is_balanced());
-        assert_eq!(queue.abandon(DropReason::Shutdown), 2);
+        let (left, queued) = queue.abandon(DropReason::Shutdown);
+        assert_eq!((left, queued.len()), (2, 1));
         queue.delivered(taken);
         let books = queue.snapshot().books;
         assert_eq!((books.delivered, books.all_rejected(), books.dropped(DropReason::Shutdown)), (1, 1, 2));

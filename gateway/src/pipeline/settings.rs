@@ -2,19 +2,27 @@
 
 use plugin_api::{Content, Description};
 use tokio::time::Instant;
+use tracing::error;
 
 use super::{
     backoff,
     breaker::{self, Breaker},
     config,
+    dead_letter::{self, DeadLetters},
     exporter::{Exporter, Settings},
     observer::{Instruments, Observer},
+    outlet::Outlet,
     queue::{BatchLimits, Capacity, OnFull, Queue},
     rate::RateLimit,
 };
 use crate::{config::ByteSize, loader::Plugin};
 
-pub(super) fn exporter(plugin: Plugin, entry: &config::Plugin, instruments: &Instruments) -> Exporter {
+pub(super) fn exporter(
+    plugin: Plugin,
+    entry: &config::Plugin,
+    instruments: &Instruments,
+    outlet: Outlet,
+) -> Exporter {
     let settings = settings(plugin.description(), entry);
     let capacity = Capacity { records: entry.queue.max_records, bytes: entry.queue.max_bytes.bytes() };
     let queue = Queue::new(capacity, on_full(entry.queue.on_full), settings.batch);
@@ -26,7 +34,26 @@ pub(super) fn exporter(plugin: Plugin, entry: &config::Plugin, instruments: &Ins
     let limit = &entry.rate_limit;
     let rate = RateLimit::new(limit.records_per_second, limit.requests_per_second, Instant::now());
     let observer = Observer::new(instruments.clone(), &entry.name);
-    Exporter::new(plugin, settings, queue, breaker, rate, observer)
+    Exporter::new(plugin, settings, queue, breaker, rate, observer, outlet)
+}
+
+/// The entry's dead letters, if it wants any.
+pub(super) fn dead_letters(entry: &config::Plugin) -> Outlet {
+    let Some(path) = &entry.dead_letter else { return Outlet::None };
+    let settings = dead_letter::Settings {
+        path: path.clone(),
+        max_bytes: entry.dead_letter_max_bytes.bytes(),
+        keep: entry.dead_letter_keep,
+        // What waits for the disk is bounded as what waits for the backend is.
+        pending_bytes: entry.queue.max_bytes.bytes(),
+    };
+    match DeadLetters::start(&entry.name.as_str().into(), &settings) {
+        Ok(letters) => Outlet::DeadLetters(letters),
+        Err(error) => {
+            error!(plugin = entry.name, "goes without dead letters: no thread for them: {error}");
+            Outlet::None
+        }
+    }
 }
 
 fn settings(plugin: &Description, entry: &config::Plugin) -> Settings {

@@ -128,10 +128,12 @@ async fn each_plugin_is_shown_with_what_it_is_where_it_came_from_and_its_books()
 }
 
 #[tokio::test]
-async fn with_a_token_only_the_health_check_is_open() {
+async fn with_a_token_only_what_probes_ask_is_open() {
     let gateway = Gateway::new().section("token = \"open-sesame\"").start().await;
     assert_eq!(gateway.admin("/healthz").await.status, 200);
-    for path in ["/readyz", "/metrics", "/plugins", "/nothing"] {
+    let ready = ask(&gateway, "GET", "/readyz", &[]).await;
+    assert_eq!((ready.status.as_u16(), ready.json()), (200, json!({ "ready": true })), "and no names");
+    for path in ["/metrics", "/plugins", "/nothing"] {
         for headers in
             [&[][..], &[("authorization", "Bearer open-sesam")], &[("authorization", "Basic open-sesame")]]
         {

@@ -1,0 +1,122 @@
+//! Exporter `newrelic`: logs and metrics in New Relic.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | the settings, and the regions' addresses |
+//! | [`text`] | text in attributes of limited length |
+//! | [`logs`] | records as log entries |
+//! | [`metrics`] | records as counts and summaries |
+//! | [`round`] | one batch: what is sent in which order, and what becomes of the records |
+//! | [`intake`] | requests to New Relic, and what its answers mean |
+//!
+//! New Relic answers 202 before it looks, and drops what is over a limit without a word. Invariants: no request, entry,
+//! attribute or data point is over one; what would be dropped for its age is rejected with a reason; a log that was
+//! accepted is not sent again because a metric failed; a metric is never counted twice.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod intake;
+pub mod logs;
+pub mod metrics;
+pub mod round;
+pub mod text;
+
+use std::time::Duration;
+
+use exporter_kit::{bounded::BoundedLabel, progress::Progress, pulse::Pulse};
+use plugin_api::{
+    Batch, Descriptor, ExportError, HardLimits, Health, Host, InitError, TelemetryExporter, export_plugin,
+};
+use tracing::warn;
+
+use crate::{
+    config::{Bodies, Config},
+    intake::Intake,
+    round::Round,
+};
+
+/// The exporter.
+#[derive(Debug)]
+pub struct NewRelic {
+    intake: Intake,
+    signals: Signals,
+    /// What New Relic has of records that it has not all of.
+    progress: Progress,
+    models: BoundedLabel,
+    pulse: Pulse,
+}
+
+/// What is sent of each record.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    /// Whether as a log.
+    pub logs: bool,
+    /// Whether as metrics.
+    pub metrics: bool,
+    /// What becomes of the bodies.
+    pub bodies: Bodies,
+    /// First part of metrics' names.
+    pub metric_prefix: String,
+    /// Attributes of everything, as a JSON object.
+    pub common: String,
+}
+
+/// Records under retry whose parts are remembered: as many as a large queue holds, at about 100 bytes each.
+const REMEMBERED: usize = 100_000;
+
+/// A record's parts beyond this lose their bodies in the gateway, in its order: chunks of a stream first. Two bodies of
+/// so many bytes together fit into the [pieces](logs::MAX_PIECES) of an entry, and about into its bytes.
+const MAX_RECORD: u64 = 590_000;
+
+impl TelemetryExporter for NewRelic {
+    type Config = Config;
+    const DESCRIPTOR: Descriptor = Descriptor::new("newrelic", env!("CARGO_PKG_VERSION"))
+        .description("Sends logs and metrics to New Relic")
+        .license("MIT OR Apache-2.0")
+        .batch(500, 4 << 20, Duration::from_secs(1))
+        .limits(HardLimits { max_records: None, max_bytes: None, max_record_bytes: Some(MAX_RECORD) })
+        .concurrent()
+        .background_tasks();
+
+    async fn init(config: Config, host: Host) -> Result<Self, InitError> {
+        let key = config.key()?;
+        config.check()?;
+        if let Some(doubt) = config.doubt(&key) {
+            warn!(doubt, "the license key looks wrong");
+        }
+        let newrelic = Self {
+            intake: Intake::new(&host, &config, key)?,
+            signals: Signals {
+                logs: config.logs,
+                metrics: config.metrics,
+                bodies: config.bodies,
+                common: config.common_attributes(),
+                metric_prefix: config.metric_prefix,
+            },
+            progress: Progress::new(REMEMBERED),
+            models: BoundedLabel::new(config.max_models),
+            pulse: Pulse::default(),
+        };
+        if let Err(reason) = newrelic.intake.check().await {
+            warn!(reason, "New Relic cannot be used yet");
+        }
+        Ok(newrelic)
+    }
+
+    async fn export(&self, batch: Batch<'_>) -> Result<(), ExportError> {
+        self.pulse.note(Round::new(self, batch).run().await)
+    }
+
+    async fn health(&self) -> Health {
+        match self.pulse.health() {
+            Health::Unknown => self.intake.check().await.map_or_else(Health::Unhealthy, |()| Health::Healthy),
+            known => known,
+        }
+    }
+}
+
+export_plugin!(NewRelic);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Unary gRPC calls over HTTP/2: one framed message each way, and the status in the trailers.
+//!
+//! A call is so little on top of `hyper` that this is all of it. What a general client would blur stays visible here: a
+//! connection that broke off is tried again, and UNKNOWN that a receiver sent is not.
+
+use std::{borrow::Cow, io::Write as _, time::Duration};
+
+use ::http::{
+    HeaderMap, Request, Response, StatusCode, Uri,
+    header::{CONTENT_TYPE, TE, USER_AGENT},
+};
+use base64::{
+    Engine as _,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use bytes::Bytes;
+use exporter_kit::{
+    http::{Class, Url, shown},
+    tls::Tls,
+};
+use flate2::{Compression, write::GzEncoder};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use percent_encoding::percent_decode_str;
+use plugin_api::{ExportError, Host, InitError};
+
+use super::{Settings, error};
+use crate::{
+    answer::{self, Failure, Taken},
+    config::Signal,
+};
+
+/// The client.
+#[derive(Debug)]
+pub struct Grpc {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    uris: [Uri; 3],
+    user_agent: String,
+    settings: Settings,
+}
+
+/// An idle connection is closed before the usual 60 s of load balancers are over.
+const IDLE: Duration = Duration::from_secs(50);
+/// An answer is a count and a message.
+const LARGEST_ANSWER: usize = 1 << 20;
+/// Flag and length before a message.
+const PREFIX: usize = 5;
+
+impl Grpc {
+    pub(super) fn new(host: &Host, tls: &Tls, settings: Settings) -> Result<Self, InitError> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls.client_config()?)
+            .https_or_http()
+            .enable_http2()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
+        let uri = |signal: Signal| {
+            let url = method(settings.endpoint(signal), signal);
+            Uri::try_from(url.as_str()).map_err(|error| {
+                InitError::invalid_config(format!("endpoint: `{}` is no address: {error}", shown(&url)))
+            })
+        };
+        let uris = [uri(Signal::Logs)?, uri(Signal::Traces)?, uri(Signal::Metrics)?];
+        let user_agent = format!("magicapi-gateway/{}", host.gateway_version());
+        Ok(Self { client, uris, user_agent, settings })
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) async fn send(
+        &self,
+        signal: Signal,
+        message: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Taken, ExportError> {
+        let target = format!("gRPC {}", shown(&method(self.settings.endpoint(signal), signal)));
+        let broken = |error: &str| {
+            ExportError::retry(format!("{target}: {}", self.settings.redacted(error.to_owned())))
+        };
+        let request = self.request(signal, &message).map_err(|error| broken(&error.to_string()))?;
+        drop(message);
+        let timeout = timeout.min(self.settings.timeout);
+        let reply = tokio::time::timeout(timeout, self.call(request)).await;
+        let reply = reply
+            .map_err(|_| broken(&format!("no answer within {}", humantime::format_duration(timeout))))?;
+        let reply = reply.map_err(|error| broken(&error.to_string()))?;
+        reply.outcome().map_err(|refusal| match refusal {
+            Refusal::Broken(why) => broken(why),
+            Refusal::Answered { class, failure, status } => {
+                let colon = if failure.message.is_empty() { "" } else { ": " };
+                let message = self.settings.redacted(failure.message.clone());
+                error(class, format!("{target} answered {status}{colon}{message}"), &failure)
+            }
+        })
+    }
+
+    fn request(&self, signal: Signal, message: &[u8]) -> Result<Request<Full<Bytes>>, ::http::Error> {
+        let mut request = Request::post(self.uris[signal as usize].clone())
+            .header(CONTENT_TYPE, "application/grpc")
+            .header(TE, "trailers")
+            .header(USER_AGENT, &self.user_agent)
+            .header("grpc-accept-encoding", "identity");
+        if self.settings.gzip {
+            request = request.header("grpc-encoding", "gzip");
+        }
+        for (name, value) in &self.settings.headers {
+            request = request.header(name, value);
+        }
+        request.body(Full::new(framed(message, self.settings.gzip).into()))
+    }
+
+    async fn call(&self, request: Request<Full<Bytes>>) -> Result<Reply, ExportError> {
+        let (head, body) = self.client.request(request).await?.into_parts();
+        let body = Limited::new(body, LARGEST_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| ExportError::retry(format!("the answer broke off: {error}")))?;
+        let trailers = body.trailers().cloned();
+        Ok(Reply { head: Response::from_parts(head, ()), trailers, body: body.to_bytes() })
+    }
+}
+
+/// The address of a signal's method.
+fn method(endpoint: &Url, signal: Signal) -> Url {
+    let service = match signal {
+        Signal::Logs => "opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        Signal::Traces => "opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        Signal::Metrics => "opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    };
+    exporter_kit::http::join(endpoint, service)
+}
+
+/// A message with the flag for compression and its length before it.
+fn framed(message: &[u8], gzip: bool) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(PREFIX + if gzip { message.len() / 4 } else { message.len() });
+    frame.extend_from_slice(&[u8::from(gzip), 0, 0, 0, 0]);
+    if gzip {
+        let mut encoder = GzEncoder::new(frame, Compression::fast());
+        // A `Vec` takes everything.
+        let written = encoder.write_all(message).and_then(|()| encoder.finish());
+        frame = written.unwrap_or_default();
+    } else {
+        frame.extend_from_slice(message);
+    }
+    let length = u32::try_from(frame.len() - PREFIX).unwrap_or(u32::MAX);
+    frame[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
+/// A whole answer.
+#[derive(Debug)]
+struct Reply {
+    head: Response<()>,
+    trailers: Option<HeaderMap>,
+    body: Bytes,
+}
+
+/// Why a request was not taken.
+#[derive(Debug)]
+enum Refusal {
+    /// There is no whole answer.
+    Broken(&'static str),
+    /// The answer says so.
+    Answered {
+        class: Class,
+        failure: Failure,
+        /// In words.
+        status: Cow<'static, str>,
+    },
+}
+
+impl Reply {
+    fn outcome(&self) -> Result<Taken, Refusal> {
+        let metadata = [self.trailers.as_ref(), Some(self.head.headers())];
+        let find = |name: &str| metadata.iter().flatten().find_map(|map| map.get(name)?.to_str().ok());
+        let Some(code) = find("grpc-status") else {
+            return Err(match self.head.status() {
+                StatusCode::OK => Refusal::Broken("the answer broke off before its status"),
+                status => not_grpc(status, &self.body),
+            });
+        };
+        let code = code.parse().unwrap_or(u32::MAX);
+        if code == 0 {
+            return Ok(self.body.get(PREFIX..).map(Taken::read).unwrap_or_default());
+        }
+        let details = find("grpc-status-details-bin").and_then(from_base64);
+        let mut failure = details.and_then(|status| Failure::read(&status)).unwrap_or_default();
+        if let Some(message) = find("grpc-message") {
+            failure.message = answer::one_line(&percent_decode_str(message).decode_utf8_lossy());
+        }
+        let class = answer::grpc_class(code, failure.retry_after.is_some());
+        Err(Refusal::Answered { class, failure, status: answer::grpc_name(code).into() })
+    }
+}
+
+/// A proxy's answer, say.
+fn not_grpc(status: StatusCode, body: &[u8]) -> Refusal {
+    let message = answer::one_line(&String::from_utf8_lossy(body));
+    let class = match answer::http_class(status.as_u16()) {
+        Class::Delivered => Class::Reject,
+        class => class,
+    };
+    let words = format!("HTTP status {status} without a gRPC status (is this a gRPC endpoint?)");
+    Refusal::Answered { class, failure: Failure { message, retry_after: None }, status: words.into() }
+}
+
+/// Binary metadata: some senders pad it, others do not.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    GeneralPurpose::new(&base64::alphabet::STANDARD, config).decode(text).ok()
+}

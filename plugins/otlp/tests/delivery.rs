@@ -1,0 +1,385 @@
+//! The exporter as the gateway runs it, against a receiver that fails on command.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod receiver;
+
+use std::{collections::HashSet, time::Duration};
+
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use otlp_exporter::{Otlp, config::Signal};
+use plugin_api::{
+    abi::status,
+    testing::{Outcome, Plugin, Records, Sample, Verdict},
+};
+use proptest::{collection::vec, prelude::*, test_runner::Config as Cases};
+use prost::Message;
+use receiver::{Fault, Receiver, text};
+use serde_json::{Value, json};
+
+const PROTOCOLS: [&str; 2] = ["http/protobuf", "grpc"];
+
+fn plugin(receiver: &Receiver, protocol: &str, more: &Value) -> Plugin<Otlp> {
+    let mut settings = json!({ "protocol": protocol, "endpoint": receiver.url() });
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Plugin::create(settings.to_string()).unwrap()
+}
+
+fn samples(count: u32) -> Vec<Sample> {
+    (0..count).map(|number| Sample::chat().number(number)).collect()
+}
+
+/// The number of requests in the last cumulative point of each series.
+fn counted(receiver: &Receiver) -> u64 {
+    let name = "gen_ai.client.operation.duration";
+    let last = receiver.metrics().into_iter().rfind(|metric| metric.name == name).unwrap();
+    let Some(Data::Histogram(histogram)) = last.data else { panic!("{last:?}") };
+    histogram.data_points.iter().map(|point| point.count).sum()
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// A `google.rpc.Status`, with a `RetryInfo` of 3 s where one is wanted.
+fn rpc_status(message: &str, says_when: bool) -> Vec<u8> {
+    // RetryInfo { retry_delay: Duration { seconds: 3 } }
+    let info =
+        Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value: vec![0x0a, 2, 8, 3] };
+    RpcStatus { code: 8, message: message.into(), details: says_when.then_some(info).into_iter().collect() }
+        .encode_to_vec()
+}
+
+#[test]
+fn all_signals_of_every_record_arrive_over_both_protocols() {
+    for protocol in PROTOCOLS {
+        for compression in ["gzip", "none"] {
+            let receiver = Receiver::start();
+            let settings = json!({ "headers": { "x-key": "k" }, "compression": compression });
+            let otlp = plugin(&receiver, protocol, &settings);
+            otlp.health().unwrap();
+            assert!(otlp.export(samples(20)).is_all_delivered());
+            let expected: HashSet<String> = samples(20).iter().map(|sample| sample.id().to_owned()).collect();
+            assert_eq!(receiver.log_ids().into_iter().collect::<HashSet<_>>(), expected);
+            assert_eq!(receiver.span_ids().into_iter().collect::<HashSet<_>>(), expected);
+            assert_eq!(
+                (receiver.log_ids().len(), receiver.span_ids().len(), counted(&receiver)),
+                (20, 20, 20)
+            );
+            for signal in Signal::ALL {
+                let requests = receiver.requests(signal);
+                assert_eq!(requests.len(), 1, "{protocol} {signal:?}");
+                assert_eq!(requests[0].headers["x-key"], "k");
+                assert_eq!(requests[0].headers["user-agent"], "magicapi-gateway/1.0.0");
+            }
+            let log = &receiver.log_records()[0];
+            let body = log.body.clone().unwrap().value.unwrap();
+            let opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(body) = body else {
+                panic!()
+            };
+            let body: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(body["attributes"]["response"]["usage"]["total_tokens"], 913);
+            otlp.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn only_the_signals_that_are_wanted_are_sent() {
+    for (signals, expected) in
+        [(json!(["traces"]), [0, 1, 0]), (json!(["metrics", "logs", "logs"]), [1, 0, 1])]
+    {
+        let receiver = Receiver::start();
+        let otlp = plugin(&receiver, "http/protobuf", &json!({ "signals": signals, "body": "none" }));
+        assert!(otlp.export(samples(2)).is_all_delivered());
+        assert_eq!(Signal::ALL.map(|signal| receiver.requests(signal).len()), expected);
+        assert!(receiver.log_records().iter().all(|log| log.body.is_none()));
+    }
+}
+
+#[test]
+fn what_is_taken_with_reservations_is_counted_and_never_sent_again() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start();
+        let otlp = plugin(&receiver, protocol, &json!({}));
+        receiver.fail_next(Signal::Logs, Fault::Partial(2, "too old"));
+        receiver.fail_next(Signal::Metrics, Fault::Partial(1, ""));
+        assert!(otlp.export(samples(5)).is_all_delivered(), "{protocol}");
+        assert_eq!(receiver.requests(Signal::Logs).len(), 1);
+        let scrape = otlp.scrape().unwrap();
+        for line in [
+            "otlp_exporter_partial_success_rejected_total{signal=\"logs\"} 2\n",
+            "otlp_exporter_partial_success_rejected_total{signal=\"traces\"} 0\n",
+            "otlp_exporter_partial_success_rejected_total{signal=\"metrics\"} 1\n",
+            "otlp_exporter_metric_series 4\n",
+        ] {
+            assert!(scrape.contains(line), "{line}{scrape}");
+        }
+    }
+}
+
+#[test]
+fn a_request_of_which_nothing_was_taken_is_rejected_with_the_receivers_words() {
+    let receiver = Receiver::start();
+    let otlp = plugin(&receiver, "http/protobuf", &json!({}));
+    receiver.fail_next(Signal::Logs, Fault::Partial(3, "index is\nread-only"));
+    let outcome = otlp.export(samples(3));
+    assert!(outcome.faults.is_empty(), "{outcome:?}");
+    let reason = format!("{}/v1/logs took none of 3 records: index is read-only", receiver.url());
+    assert_eq!(outcome.verdicts, vec![Some(Verdict::Rejected(reason)); 3]);
+    assert_eq!(receiver.span_ids().len(), 0, "a record that was refused has no span and no metric");
+    assert_eq!(receiver.metrics().len(), 0);
+}
+
+/// What becomes of one record whose log meets this fault.
+fn fate(protocol: &str, fault: Fault) -> Outcome {
+    let receiver = Receiver::start();
+    let otlp = plugin(&receiver, protocol, &json!({ "headers": "authorization=Bearer%20hunter2" }));
+    receiver.fail_next(Signal::Logs, fault);
+    let outcome = otlp.export(samples(2));
+    assert!(outcome.faults.is_empty() && !format!("{outcome:?}").contains("hunter2"), "{outcome:?}");
+    assert_eq!(receiver.requests(Signal::Traces).len(), 0);
+    outcome
+}
+
+#[test]
+fn an_http_failure_is_what_otlp_says_it_is() {
+    let protobuf = || vec![("content-type", "application/x-protobuf".to_owned())];
+    let wait = || vec![("retry-after", "7".to_owned())];
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    for (status, headers, body, expected, wait, said) in [
+        (429, wait(), vec![], status::RETRY, seconds(7), "answered 429 Too Many Requests"),
+        (503, vec![], b"busy".to_vec(), status::RETRY, None, "answered 503 Service Unavailable: busy"),
+        (502, vec![], vec![], status::RETRY, None, "502"),
+        (504, vec![], vec![], status::RETRY, None, "504"),
+        (503, protobuf(), rpc_status("full", true), status::RETRY, seconds(3), ": full"),
+        (
+            400,
+            protobuf(),
+            rpc_status("bad span id", false),
+            status::REJECT,
+            None,
+            "answered 400 Bad Request: bad span id",
+        ),
+        (500, vec![], vec![], status::REJECT, None, "500"),
+        (
+            404,
+            vec![],
+            b"<html>".to_vec(),
+            status::REJECT,
+            None,
+            "404 Not Found: <html> (is the endpoint right?)",
+        ),
+        (
+            401,
+            vec![],
+            b"no Bearer hunter2".to_vec(),
+            status::UNAUTHORIZED,
+            None,
+            "no *** (are the headers right?)",
+        ),
+        (403, vec![], vec![], status::UNAUTHORIZED, None, "403"),
+        (413, vec![], vec![], status::TOO_LARGE, None, "413"),
+    ] {
+        let outcome = fate("http/protobuf", Fault::Http(status, headers, body));
+        assert_eq!((outcome.status, outcome.retry_after), (expected, wait), "{status}: {outcome:?}");
+        assert!(
+            outcome.message.starts_with("POST http://127.0.0.1:") && outcome.message.contains(said),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn a_grpc_failure_is_what_otlp_says_it_is() {
+    for (code, details, expected, wait, said) in [
+        (14, None, status::RETRY, None, "LogsService/Export answered UNAVAILABLE: no Bearer%20you"),
+        (14, Some(rpc_status("", true)), status::RETRY, Some(Duration::from_secs(3)), "UNAVAILABLE"),
+        (4, None, status::RETRY, None, "DEADLINE_EXCEEDED"),
+        (8, None, status::REJECT, None, "RESOURCE_EXHAUSTED"),
+        (8, Some(rpc_status("", true)), status::RETRY, Some(Duration::from_secs(3)), "RESOURCE_EXHAUSTED"),
+        (3, None, status::REJECT, None, "INVALID_ARGUMENT"),
+        (2, None, status::REJECT, None, "UNKNOWN"),
+        (12, None, status::REJECT, None, "UNIMPLEMENTED"),
+        (16, None, status::UNAUTHORIZED, None, "(are the headers right?)"),
+        (7, None, status::UNAUTHORIZED, None, "PERMISSION_DENIED"),
+    ] {
+        let outcome = fate("grpc", Fault::Grpc(code, "no Bearer%2520you", details));
+        assert_eq!((outcome.status, outcome.retry_after), (expected, wait), "{code}: {outcome:?}");
+        assert!(
+            outcome.message.starts_with("gRPC http://127.0.0.1:") && outcome.message.contains(said),
+            "{outcome:?}"
+        );
+    }
+    for (code, expected) in
+        [(503, status::RETRY), (401, status::UNAUTHORIZED), (200, status::RETRY), (404, status::REJECT)]
+    {
+        let outcome = fate("grpc", Fault::Http(code, vec![], vec![]));
+        assert_eq!(outcome.status, expected, "a proxy's {code}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_off_or_says_nothing_is_tried_again() {
+    for protocol in PROTOCOLS {
+        assert_eq!(fate(protocol, Fault::Cut).status, status::RETRY, "{protocol}");
+        let receiver = Receiver::start();
+        let otlp = plugin(&receiver, protocol, &json!({ "timeout": "200ms" }));
+        receiver.fail_next(Signal::Logs, Fault::Hang);
+        let outcome = otlp.export(samples(1));
+        assert_eq!(outcome.status, status::RETRY, "{outcome:?}");
+        assert!(otlp.health().is_err());
+        assert!(otlp.export(samples(1)).is_all_delivered(), "{protocol}");
+        otlp.health().unwrap();
+    }
+}
+
+#[test]
+fn a_signal_that_was_taken_is_not_sent_again_when_another_one_failed() {
+    for protocol in PROTOCOLS {
+        for temporality in ["cumulative", "delta"] {
+            let receiver = Receiver::start();
+            let otlp = plugin(&receiver, protocol, &json!({ "temporality": temporality }));
+            let busy = || match protocol {
+                "grpc" => Fault::Grpc(14, "busy", None),
+                _ => Fault::Http(503, vec![], vec![]),
+            };
+            receiver.fail_next(Signal::Traces, busy());
+            receiver.fail_next(Signal::Metrics, busy());
+            receiver.fail_next(Signal::Metrics, busy());
+            let batch = Records::of(samples(6));
+            for attempt in 0..3 {
+                let outcome = otlp.export_again(&batch, attempt);
+                assert_eq!(outcome.status, status::RETRY, "{outcome:?}");
+                assert_eq!(outcome.verdicts, vec![None; 6]);
+            }
+            assert!(otlp.export_again(&batch, 3).is_all_delivered());
+            let requests = Signal::ALL.map(|signal| receiver.requests(signal).len());
+            assert_eq!(requests, [1, 2, 3], "{protocol} {temporality}");
+            assert_eq!((receiver.log_ids().len(), receiver.span_ids().len(), counted(&receiver)), (6, 6, 6));
+            assert!(otlp.export(samples(1)).is_all_delivered(), "what is done is forgotten");
+            let now = if temporality == "delta" { 1 } else { 7 };
+            assert_eq!((receiver.log_ids().len(), counted(&receiver)), (7, now));
+        }
+    }
+}
+
+#[test]
+fn metrics_that_are_refused_for_good_are_not_sent_again_record_by_record() {
+    let receiver = Receiver::start();
+    let otlp = plugin(&receiver, "http/protobuf", &json!({}));
+    receiver.fail_next(Signal::Metrics, Fault::Http(404, vec![], vec![]));
+    let outcome = otlp.export(samples(4));
+    assert!(outcome.faults.is_empty());
+    let is_rejected =
+        |verdict: &Option<Verdict>| matches!(verdict, Some(Verdict::Rejected(why)) if why.contains("404"));
+    assert!(outcome.verdicts.iter().all(is_rejected), "{outcome:?}");
+}
+
+#[test]
+fn a_record_that_is_none_is_rejected_alone() {
+    let receiver = Receiver::start();
+    let otlp = plugin(&receiver, "http/protobuf", &json!({}));
+    let odd = Sample::chat().number(1).with(|metrics| metrics.timestamp = "yesterday".into());
+    let outcome = otlp.export([Sample::chat().number(0), odd, Sample::chat().number(2)]);
+    assert!(outcome.is_delivered(0) && outcome.is_delivered(2), "{outcome:?}");
+    assert!(matches!(outcome.verdicts[1], Some(Verdict::Rejected(_))), "{outcome:?}");
+    assert_eq!(receiver.log_ids().len(), 2);
+}
+
+#[test]
+fn a_span_carries_the_conversation_only_when_told_to() {
+    for (captures, expected) in [(false, None), (true, Some("Say hello"))] {
+        let receiver = Receiver::start();
+        let otlp = plugin(&receiver, "grpc", &json!({ "capture_content": captures, "signals": ["traces"] }));
+        assert!(otlp.export(samples(1)).is_all_delivered());
+        let found = text(&receiver.spans()[0].attributes, "gen_ai.input.messages");
+        assert_eq!(found.is_some(), expected.is_some());
+        assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()));
+    }
+}
+
+#[test]
+fn tls_is_spoken_with_a_private_ca_over_both_protocols() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, made.cert.pem()).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let mut config =
+        rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let receiver = Receiver::start_with(Some(std::sync::Arc::new(config).into()));
+    let endpoint = receiver.url().replace("http:", "https:");
+    for protocol in PROTOCOLS {
+        let trusting = json!({ "endpoint": endpoint, "tls": { "ca_file": ca } });
+        assert!(plugin(&receiver, protocol, &trusting).export(samples(1)).is_all_delivered(), "{protocol}");
+        let outcome = plugin(&receiver, protocol, &json!({ "endpoint": endpoint })).export(samples(1));
+        assert_eq!(outcome.status, status::RETRY);
+        assert!(outcome.message.contains("certificate"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn wrong_settings_are_refused_by_name() {
+    for (settings, expected) in [
+        (json!({ "endpoint": "localhost:4317" }), "endpoint: "),
+        (json!({ "signals": [] }), "signals: "),
+        (json!({ "headers": { "a b": "hunter2" } }), "headers: `a b`"),
+        (json!({ "headers_file": "/no/such/file" }), "headers_file: cannot read /no/such/file"),
+        (json!({ "tls": { "ca_file": "/no/such/file" } }), "tls.ca_file: cannot use /no/such/file"),
+        (json!({ "resource_attributes": { "a": "x".repeat(1 << 20) } }), "resource_attributes: "),
+    ] {
+        let refused = Plugin::<Otlp>::create(settings.to_string()).unwrap_err();
+        assert_eq!(refused.status, status::INVALID_CONFIG, "{refused}");
+        assert!(refused.message.starts_with(expected) && !refused.message.contains("hunter2"), "{refused}");
+    }
+}
+
+proptest! {
+    #![proptest_config(Cases { cases: 12, ..Cases::default() })]
+
+    #[test]
+    fn no_request_is_larger_than_allowed_and_every_record_arrives(
+        sizes in vec(prop_oneof![0_usize..2_000, 20_000_usize..200_000], 1..25), captures: bool,
+    ) {
+        const LARGEST: usize = 64 << 10;
+        let receiver = Receiver::start();
+        let settings = json!({ "max_request_size": "64 KiB", "capture_content": captures, "compression": "none" });
+        let otlp = plugin(&receiver, "http/protobuf", &settings);
+        let batch = sizes.iter().zip(0..).map(|(size, number)| {
+            let body = json!({ "messages": [{ "role": "user", "content": "é".repeat(*size / 2) }] });
+            Sample::chat().number(number).request(body.to_string())
+        });
+        let outcome = otlp.export(batch);
+        prop_assert!(outcome.is_all_delivered(), "{outcome:?}");
+        for signal in Signal::ALL {
+            prop_assert!(receiver.requests(signal).iter().all(|request| request.size <= LARGEST));
+        }
+        prop_assert_eq!(receiver.log_ids().len(), sizes.len());
+        prop_assert_eq!(receiver.span_ids().len(), sizes.len());
+        let large = sizes.iter().filter(|size| **size > LARGEST).count();
+        let shed = otlp.scrape().unwrap();
+        let shed = shed.lines().find_map(|line| line.strip_prefix("otlp_exporter_shed_total{what=\"bodies\"} "));
+        prop_assert!(shed.unwrap().parse::<usize>().unwrap() >= large);
+    }
+}

@@ -1,4 +1,5 @@
-# make demo       build everything and show the main job end to end (LLM=real: with a real LLM)
+# make demo       build everything and show the main job end to end (LLM=real: with a real LLM;
+#                 EXPORTERS=postgres,elasticsearch: into real servers too)
 # make test       install what the tests need, then formatting, lints, docs and every test
 # make bench      measure against nginx (QUICK=1: half a minute)
 # make build      the gateway and its plugins, optimized, in target/release
@@ -9,7 +10,7 @@ SHELL := /bin/bash
 
 export CARGO_TERM_COLOR ?= auto
 
-PLUGINS := console file prometheus
+PLUGINS := console datadog elasticsearch file newrelic otlp postgres prometheus
 PACKAGES := -p magicapi-gateway $(PLUGINS:%=-p %-exporter)
 
 help:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make demo`: a provider, the gateway with three exporters, a handful of requests, and what became of them.
 #
+#     EXPORTERS=LIST  deliver to real servers too (postgres, elasticsearch), and show the records by a query
 #     LLM=real        ask SmolLM2 on llama.cpp instead of the demo provider
 #     KEEP=1          keep serving afterwards, until Ctrl-C
 #     BIN=FOLDER      take the binaries and libraries from there instead of building them
@@ -9,15 +10,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 folder="$(mktemp -d "${TMPDIR:-/tmp}/magicapi-demo.XXXXXX")"
 pids=()
+declare -A settings=()
 
 main() {
     trap stop EXIT
     trap 'exit 130' INT TERM
     build
+    start_backends
     start_provider
     start_gateway
     make_requests
     show_records
+    show_backends
     show_metrics
     say "Where to look next"
     echo "  records   $records"
@@ -34,8 +38,36 @@ build() {
     target="${BIN:-${CARGO_TARGET_DIR:-target}/release}"
     if [[ -n ${BIN:-} ]]; then return; fi
     say "Building (release)"
-    cargo build --release --locked -p magicapi-gateway -p demo-provider \
-        -p console-exporter -p file-exporter -p prometheus-exporter
+    local packages=(magicapi-gateway demo-provider console-exporter file-exporter prometheus-exporter)
+    if [[ -n ${EXPORTERS:-} ]]; then
+        # The servers of the tests, which `test-server` starts.
+        packages+=(end-to-end $(printf '%s-exporter ' ${EXPORTERS//,/ }))
+    fi
+    cargo build --release --locked "${packages[@]/#/-p}"
+}
+
+# Starts a real server for each of EXPORTERS, and writes the gateway's configuration with them.
+start_backends() {
+    config="$folder/gateway.toml"
+    cp examples/demo/gateway.toml "$config"
+    if [[ -z ${EXPORTERS:-} ]]; then return; fi
+    if [[ -z ${BIN:-} ]]; then tests/setup.sh; fi
+    local name
+    for name in ${EXPORTERS//,/ }; do
+        case $name in
+            postgres | elasticsearch) ;;
+            *) echo "EXPORTERS=$name: there are postgres and elasticsearch" >&2 && exit 2 ;;
+        esac
+        say "Starting a real server for the $name exporter"
+        # It ends when its standard input closes: the pipe lives as long as this script.
+        "$target/test-server" "$name" < <(tail -f /dev/null --pid=$$) >"$folder/$name.json" 2>"$folder/$name.log" &
+        pids+=($!)
+        wait_until "$name" grep -q '}' "$folder/$name.json"
+        settings[$name]="$(<"$folder/$name.json")"
+        echo "  ${settings[$name]}"
+        printf '\n\n[[plugin]]\nname = "%s"\nbatch = { max_delay = "100ms" }\n[plugin.config]\n' "$name" >>"$config"
+        tr ',' '\n' <"$folder/$name.json" | sed -n 's/^{\{0,1\}"\([a-z_]*\)":\("[^"]*"\).*/\1 = \2/p' >>"$config"
+    done
 }
 
 start_provider() {
@@ -62,10 +94,10 @@ start_provider() {
 }
 
 start_gateway() {
-    say "Starting the gateway with three exporters, each loaded from a .so file"
+    say "Starting the gateway with its exporters, each loaded from a .so file"
     records="$folder/records.jsonl"
     DEMO_PORT=0 DEMO_ADMIN_PORT=0 DEMO_PROVIDER_URL="$provider" DEMO_RECORDS="$records" \
-        "$target/magicapi-gateway" --config examples/demo/gateway.toml --plugin-dir "$target" \
+        "$target/magicapi-gateway" --config "$config" --plugin-dir "$target" \
         >"$folder/console.log" 2>"$folder/gateway.log" &
     pids+=($!)
     wait_until "the gateway" grep -q 'admin on' "$folder/gateway.log"
@@ -107,6 +139,31 @@ show_records() {
     say "The first record in the file (file exporter), in OpenTelemetry's log form"
     head -1 "$records" | pretty
 }
+
+# The same records, asked of the servers.
+show_backends() {
+    if [[ -n ${settings[postgres]:-} ]]; then
+        say "The records in PostgreSQL (postgres exporter)"
+        wait_until "the rows" in_postgres 'SELECT count(*) >= 4 FROM ai_gateway_request_logs' t
+        echo '  SELECT timestamp, model, status_code, end_reason, total_tokens, latency_ms FROM ai_gateway_request_logs'
+        psql "$(setting postgres url)" -X -c 'SELECT timestamp, model, status_code, end_reason, total_tokens, latency_ms
+            FROM ai_gateway_request_logs ORDER BY timestamp' | sed 's/^/  /'
+    fi
+    if [[ -n ${settings[elasticsearch]:-} ]]; then
+        local query="magicapi-metrics/_search?sort=timestamp&filter_path=hits.total.value,hits.hits._id,hits.hits._source.attributes.model,hits.hits._source.attributes.metadata.status_code,hits.hits._source.attributes.metadata.tokens"
+        say "The records in OpenSearch (elasticsearch exporter)"
+        wait_until "the documents" in_elasticsearch "$query" '"value":4'
+        echo "  GET /$query"
+        curl -s "$(setting elasticsearch url)/$query" | pretty
+    fi
+}
+
+in_postgres() { [[ $(psql "$(setting postgres url)" -XAtc "$1") == "$2" ]]; }
+
+in_elasticsearch() { curl -s "$(setting elasticsearch url)/$1" | grep -q "$2"; }
+
+# setting EXPORTER KEY: what test-server said of it.
+setting() { sed -n "s/.*\"$2\":\"\([^\"]*\)\".*/\1/p" <<<"${settings[$1]}"; }
 
 pretty() { if command -v python3 >/dev/null; then python3 -m json.tool; else cat; fi; }
 

@@ -5,5 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 tests/setup.sh >/dev/null
 cargo build --release --locked -p magicapi-gateway -p demo-provider -p bench \
-    -p console-exporter -p file-exporter -p prometheus-exporter -p probe-exporter
+    -p console-exporter -p file-exporter -p prometheus-exporter -p probe-exporter \
+    -p datadog-exporter -p elasticsearch-exporter -p newrelic-exporter -p otlp-exporter -p postgres-exporter \
+    -p end-to-end
 exec "${CARGO_TARGET_DIR:-target}/release/bench" "$@"

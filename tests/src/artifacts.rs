@@ -7,11 +7,16 @@ use std::{
     sync::OnceLock,
 };
 
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 11] = [
     "magicapi-gateway",
     "demo-provider",
     "console-exporter",
+    "datadog-exporter",
+    "elasticsearch-exporter",
     "file-exporter",
+    "newrelic-exporter",
+    "otlp-exporter",
+    "postgres-exporter",
     "probe-exporter",
     "prometheus-exporter",
 ];

@@ -12,11 +12,13 @@
 //! | `reply` | reads one HTTP/1.1 answer |
 //! | `rounds` | the order of measurements |
 //! | `memory` | bytes kept per idle connection and per open stream |
+//! | `exporters` | what each exporter costs against a local backend, and how large it is |
 //! | `in_process` | figures that need the gateway's library instead of its binary |
 //! | `report` | the table and the JSON |
 
 #![forbid(unsafe_code)]
 
+mod exporters;
 mod in_process;
 mod load;
 mod memory;
@@ -56,6 +58,9 @@ struct Arguments {
     /// Pause of the upstream before each chunk of the streams whose CPU is measured; 0s for a burst.
     #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
     chunk_delay: Duration,
+    /// Measures the exporters against their backends, and nothing else.
+    #[arg(long)]
+    exporters: bool,
     /// Writes every figure of every round to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -81,9 +86,16 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     pace.window = arguments.window.unwrap_or(pace.window);
     pace.chunk_delay = arguments.chunk_delay;
     let binaries = arguments.binaries.resolved()?;
-    let memory = memory::measure(&binaries, &pace)?;
-    let proxies = rounds::measure(&binaries, &pace, &mut say)?;
-    let probe = binaries.probe();
+    let (memory, proxies) = if arguments.exporters {
+        (Vec::new(), Vec::new())
+    } else {
+        (memory::measure(&binaries, &pace)?, rounds::measure(&binaries, &pace, &mut say)?)
+    };
+    let probe = binaries.probe().filter(|_| !arguments.exporters);
+    let exporters = match binaries.test_server() {
+        Some(test_server) => exporters::measure(&test_server, &binaries.plugins(), pace.window, &mut say)?,
+        None => Vec::new(),
+    };
     let report = Report {
         boundary_call_ns: probe.as_deref().and_then(|probe| in_process::boundary_call_ns(probe, pace.window)),
         pipeline_records_per_second: probe
@@ -93,6 +105,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         pace,
         proxies,
         memory,
+        exporters,
     };
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&report.json())? + "\n")

@@ -1,10 +1,11 @@
 //! The figures as a table with the goals beside them, and as JSON.
 
-use std::{fmt::Write as _, fs};
+use std::{fmt::Write as _, fs, time::Duration};
 
 use serde_json::{Value, json};
 
 use crate::{
+    exporters::Exporter,
     memory::Memory,
     rounds::{Pace, Proxy, Rounds, median},
     targets::Kind,
@@ -16,6 +17,7 @@ pub(crate) struct Report {
     pub(crate) pace: Pace,
     pub(crate) proxies: Vec<Proxy>,
     pub(crate) memory: Vec<Memory>,
+    pub(crate) exporters: Vec<Exporter>,
     pub(crate) boundary_call_ns: Option<f64>,
     pub(crate) pipeline_records_per_second: Option<f64>,
     pub(crate) seconds: f64,
@@ -29,6 +31,8 @@ const BOUNDARY_NS_GOAL: f64 = 10.0;
 const RECORDS_GOAL: f64 = 500_000.0;
 const IDLE_CONNECTION_GOAL: f64 = 16.0 * 1024.0;
 const OPEN_STREAM_GOAL: f64 = 32.0 * 1024.0;
+const LIBRARY_GOAL: f64 = 4.0 * 1024.0 * 1024.0;
+const LOAD_GOAL_MS: f64 = 50.0;
 const DASH: &str = "-";
 
 impl Report {
@@ -59,6 +63,10 @@ impl Report {
             &self.memory_rows(),
         ));
         text.push_str(&table(["In process", "", "", "", "", "goal"], &self.in_process_rows()));
+        text.push_str(&table(
+            ["Exporter, its backend beside it", "records/s", "CPU µs", "load, ms", "size, KB", "goal"],
+            &self.exporter_rows(),
+        ));
         // Writing to a String cannot fail.
         writeln!(text, "{:.0} s in all. This machine shares its cores: quote the ratios.", self.seconds).ok();
         text
@@ -79,6 +87,14 @@ impl Report {
                 "plain": self.hanging_ratio(|proxy| &proxy.plain),
                 "stream": self.hanging_ratio(|proxy| &proxy.stream),
             },
+            "exporters": self.exporters.iter().map(|exporter| json!({
+                "name": exporter.name,
+                "library_bytes": exporter.size,
+                "load_ms": milliseconds(exporter.exported.load),
+                "batch": exporter.exported.batch,
+                "records_per_second": exporter.exported.records_per_second,
+                "cpu_us_per_record": microseconds(exporter.exported.cpu_per_record),
+            })).collect::<Vec<_>>(),
             "boundary_call_ns": self.boundary_call_ns,
             "pipeline_records_per_second": self.pipeline_records_per_second,
             "seconds": self.seconds,
@@ -181,6 +197,28 @@ impl Report {
         self.memory.iter().map(row).collect()
     }
 
+    /// One 2 KB record after another in batches of the exporter's own size; CPU of this side alone.
+    fn exporter_rows(&self) -> Vec<[String; 6]> {
+        let mut rows: Vec<[String; 6]> = Vec::new();
+        for Exporter { name, size, exported } in &self.exporters {
+            rows.push([
+                (*name).to_owned(),
+                number(Some(exported.records_per_second), 0),
+                number(Some(microseconds(exported.cpu_per_record)), 1),
+                number(Some(milliseconds(exported.load)), 1),
+                number(Some(*size as f64 / 1024.0), 0),
+                format!("4096 KB: {}", verdict(&at_most(Some(*size as f64), LIBRARY_GOAL, 0))),
+            ]);
+        }
+        if !rows.is_empty() {
+            let load = self.exporters.iter().map(|exporter| milliseconds(exporter.exported.load)).sum();
+            let goal = at_most(Some(load), LOAD_GOAL_MS, 0);
+            let empty = String::new;
+            rows.push(["all of them".to_owned(), empty(), empty(), number(Some(load), 1), empty(), goal]);
+        }
+        rows
+    }
+
     fn in_process_rows(&self) -> Vec<[String; 6]> {
         let row = |name: &str, value: String, goal: String| {
             [name.to_owned(), value, String::new(), String::new(), String::new(), goal]
@@ -191,6 +229,14 @@ impl Report {
             row("2 KB records a second, per core", number(records, 0), at_least(records, RECORDS_GOAL)),
         ]
     }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn microseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
 }
 
 fn at_most(value: Option<f64>, goal: f64, digits: usize) -> String {

@@ -102,6 +102,17 @@ impl Binaries {
         Some(folder.join(HANGING.file))
     }
 
+    /// Where the exporters' libraries are.
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.plugin_dir.clone().unwrap_or_default()
+    }
+
+    /// The backends of the tests, beside this program where they were built.
+    pub(crate) fn test_server(&self) -> Option<PathBuf> {
+        let beside = env::current_exe().ok()?.with_file_name("test-server");
+        beside.is_file().then_some(beside)
+    }
+
     pub(crate) fn has(&self, kind: Kind) -> bool {
         matches!(kind, Kind::Direct | Kind::Nginx) || !self.without_gateway
     }

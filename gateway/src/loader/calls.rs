@@ -11,7 +11,7 @@ use std::{ffi::c_void, fmt, path::PathBuf, ptr, time::Duration};
 
 use plugin_api::{
     Description,
-    abi::{self, ExporterV1, HEALTH_V1, HealthV1, SCRAPE_V1, ScrapeV1, Slice, Status, status},
+    abi::{self, ExporterV1, HEALTH_V1, HealthV1, SCRAPE_V1, ScrapeV1, Slice, Status, status, verdict},
 };
 
 pub use self::host::HostInfo;
@@ -71,6 +71,23 @@ pub enum CallStatus {
 }
 
 impl CallStatus {
+    /// Its number in the ABI.
+    pub(crate) fn code(self) -> Status {
+        match self {
+            Self::Ok => status::OK,
+            Self::Retry => status::RETRY,
+            Self::Reject => status::REJECT,
+            Self::TooLarge => status::TOO_LARGE,
+            Self::Unauthorized => status::UNAUTHORIZED,
+            Self::PerRecord => status::PER_RECORD,
+            Self::InvalidConfig => status::INVALID_CONFIG,
+            Self::Unsupported => status::UNSUPPORTED,
+            Self::Timeout => status::TIMEOUT,
+            Self::Panic => status::PANIC,
+            Self::Fault => status::FAULT,
+        }
+    }
+
     /// `None` for a number that is no status.
     fn known(status: Status) -> Option<Self> {
         Some(match status {
@@ -129,6 +146,17 @@ pub enum RecordVerdict {
         /// Why; may be empty.
         reason: String,
     },
+}
+
+impl RecordVerdict {
+    /// Its number in the ABI.
+    pub(crate) fn code(&self) -> abi::Verdict {
+        match self {
+            Self::Delivered => verdict::DELIVERED,
+            Self::Retry { .. } => verdict::RETRY,
+            Self::Rejected { .. } => verdict::REJECTED,
+        }
+    }
 }
 
 /// What became of one call of `export`.

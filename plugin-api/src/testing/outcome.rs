@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::abi::{Status, status};
+use crate::abi::{self, Status, status, verdict};
 
 /// What an exporter said about one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,25 @@ pub enum Verdict {
     Retry(String),
     /// The backend will never take it, for this reason.
     Rejected(String),
+}
+
+impl Verdict {
+    /// Its number in the ABI.
+    pub(crate) fn code(&self) -> abi::Verdict {
+        match self {
+            Self::Delivered => verdict::DELIVERED,
+            Self::Retry(_) => verdict::RETRY,
+            Self::Rejected(_) => verdict::REJECTED,
+        }
+    }
+
+    /// Its text; none where the record was delivered.
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Self::Delivered => "",
+            Self::Retry(reason) | Self::Rejected(reason) => reason,
+        }
+    }
 }
 
 /// What one call of `export` came to.

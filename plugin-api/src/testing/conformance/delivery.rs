@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{backend::canonical, judge::judge};
+use super::backend::canonical;
 use crate::{
     abi::status,
     descriptor::{Content, Descriptor},
     exporter::TelemetryExporter,
+    judge::judge,
     testing::{Outcome, Plugin, Records, Sample, Verdict},
 };
 
@@ -155,12 +156,18 @@ impl<E: TelemetryExporter> Delivery<'_, E> {
     }
 
     fn settle(&mut self, load: &Load, outcome: &Outcome, stack: &mut Vec<Load>) {
-        let judgement = judge(outcome, load.samples.len());
+        let verdict_of = |index: usize| outcome.verdicts.get(index).and_then(Option::as_ref);
+        let judgement =
+            judge(outcome.status, load.samples.len(), |index| verdict_of(index).map(Verdict::code));
         for index in judgement.delivered {
             self.books.end(&load.samples[index], End::Delivered);
         }
-        for (index, reason) in judgement.rejected {
-            self.books.end(&load.samples[index], End::Rejected(reason));
+        for index in judgement.rejected {
+            let reason = verdict_of(index).map_or("", Verdict::reason);
+            self.books.end(&load.samples[index], End::Rejected(reason.to_owned()));
+        }
+        if let Some(index) = judgement.rejected_by_call {
+            self.books.end(&load.samples[index], End::Rejected(outcome.message.clone()));
         }
         if let Some(index) = judgement.shed {
             match load.samples[index].without_bodies() {

@@ -93,7 +93,6 @@
 mod backend;
 mod check;
 mod delivery;
-mod judge;
 mod records;
 mod report;
 mod secrets;

@@ -1,10 +1,10 @@
 //! The settings: `[plugin.config]`.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use exporter_kit::{
     http::{self, Url},
-    settings::{HumanDuration, Secret},
+    settings::{self, HumanDuration, Secret},
     tls::Tls,
 };
 use plugin_api::InitError;
@@ -230,9 +230,7 @@ impl Config {
     /// The name of this machine for Datadog; `None` when it is to have none.
     #[must_use]
     pub fn host(&self) -> Option<String> {
-        let own = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        let name = self.hostname.clone().or_else(own)?;
-        Some(tag::cut(name.trim(), 255).to_owned()).filter(|name| !name.is_empty())
+        Some(tag::cut(&settings::hostname(self.hostname.as_deref())?, 255).to_owned())
     }
 }
 

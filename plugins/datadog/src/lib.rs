@@ -65,9 +65,6 @@ pub struct Signals {
     pub ml_app: Option<String>,
 }
 
-/// Records under retry whose parts are remembered: as many as a large queue holds, at about 100 bytes each.
-const REMEMBERED: usize = 100_000;
-
 /// A record's parts beyond this lose their bodies in the gateway, in its order. The rest up to Datadog's 1 MB is for
 /// what the entry has beside them.
 const MAX_RECORD: u64 = 900_000;
@@ -95,7 +92,7 @@ impl TelemetryExporter for Datadog {
                 metric_prefix: config.metric_prefix,
                 ml_app: config.ml_app.filter(|name| !name.trim().is_empty()),
             },
-            progress: Progress::new(REMEMBERED),
+            progress: Progress::default(),
             models: BoundedLabel::new(config.max_models),
             pulse: Pulse::default(),
         };

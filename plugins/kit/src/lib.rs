@@ -4,9 +4,10 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`bounded`] | label values that clients choose, bounded in number |
-//! | [`settings`] | values of `[plugin.config]`: durations and sizes with units, secrets |
+//! | [`settings`] | values of `[plugin.config]`: durations and sizes with units, secrets, the host's name |
 //! | [`pack`] | records into requests of bounded size, and the requests' fates back into verdicts |
 //! | [`progress`] | which of a record's several requests the backend has already |
+//! | [`round`] | a batch whose records are several requests each: what is sent again, and what never (feature `http`) |
 //! | [`pulse`] | health, from what the last calls came to |
 //! | [`summary`] | a record as one line of text |
 //! | [`tls`] | TLS settings, and a `rustls` configuration from them (feature `tls`) |
@@ -20,6 +21,8 @@ pub mod http;
 pub mod pack;
 pub mod progress;
 pub mod pulse;
+#[cfg(feature = "http")]
+pub mod round;
 pub mod settings;
 pub mod summary;
 #[cfg(feature = "tls")]

@@ -198,7 +198,7 @@ impl Ending {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use plugin_api::{
@@ -306,7 +306,7 @@ mod tests {
     }
 
     /// A letter for each verdict: Delivered, retry, rejected or none.
-    fn letters(outcome: &Outcome) -> String {
+    pub(crate) fn letters(outcome: &Outcome) -> String {
         let letter = |verdict: &Option<Verdict>| match verdict {
             Some(Verdict::Delivered) => 'D',
             Some(Verdict::Retry(_)) => 'r',

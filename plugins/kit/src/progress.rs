@@ -26,6 +26,13 @@ struct State {
     order: VecDeque<Box<str>>,
 }
 
+impl Default for Progress {
+    /// A memory for as many records as a large queue holds, at about 100 bytes each.
+    fn default() -> Self {
+        Self::new(100_000)
+    }
+}
+
 impl Progress {
     /// A memory for so many records.
     #[must_use]

@@ -167,6 +167,15 @@ impl JsonSchema for Secret {
     }
 }
 
+/// The name of this machine: the one that the operator gives it, else its own. `None` when it is blank, which is how an
+/// operator says that there is to be none.
+#[must_use]
+pub fn hostname(given: Option<&str>) -> Option<String> {
+    let own = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = given.map(str::to_owned).or_else(own)?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,5 +229,13 @@ mod tests {
         );
         let missing = read(None, Some(Path::new("/no/such/file"))).unwrap_err();
         assert!(missing.starts_with("api_key_file: cannot read /no/such/file: "), "{missing}");
+    }
+    #[test]
+    fn a_machine_has_the_name_that_it_is_given_or_its_own() {
+        for (given, expected) in [(" web-1\n", Some("web-1")), ("", None), (" ", None)] {
+            assert_eq!(hostname(Some(given)).as_deref(), expected, "{given:?}");
+        }
+        let own = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(hostname(None).as_deref(), Some(own.trim_end()));
     }
 }

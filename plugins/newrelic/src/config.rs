@@ -1,10 +1,10 @@
 //! The settings: `[plugin.config]`.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use exporter_kit::{
     http::{self, Url},
-    settings::{HumanDuration, Secret},
+    settings::{self, HumanDuration, Secret},
     tls::Tls,
 };
 use plugin_api::InitError;
@@ -257,11 +257,9 @@ impl Config {
     #[must_use]
     pub fn common_attributes(&self) -> String {
         let mut attributes = BTreeMap::from([("logtype", "magicapi-gateway")]);
-        let own = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        let hostname = self.hostname.clone().or_else(own).unwrap_or_default();
-        let hostname = text::cut(hostname.trim(), 255);
-        if !hostname.is_empty() {
-            attributes.insert("hostname", hostname);
+        let hostname = settings::hostname(self.hostname.as_deref());
+        if let Some(hostname) = &hostname {
+            attributes.insert("hostname", text::cut(hostname, 255));
         }
         attributes.extend(self.attributes.iter().map(|(name, value)| (&**name, &**value)));
         let attributes = attributes.into_iter().map(|(name, value)| (name, text::value(value).0));

@@ -62,9 +62,6 @@ pub struct Signals {
     pub common: String,
 }
 
-/// Records under retry whose parts are remembered: as many as a large queue holds, at about 100 bytes each.
-const REMEMBERED: usize = 100_000;
-
 /// A record's parts beyond this lose their bodies in the gateway, in its order: chunks of a stream first. Two bodies of
 /// so many bytes together fit into the [pieces](logs::MAX_PIECES) of an entry, and about into its bytes.
 const MAX_RECORD: u64 = 590_000;
@@ -94,7 +91,7 @@ impl TelemetryExporter for NewRelic {
                 common: config.common_attributes(),
                 metric_prefix: config.metric_prefix,
             },
-            progress: Progress::new(REMEMBERED),
+            progress: Progress::default(),
             models: BoundedLabel::new(config.max_models),
             pulse: Pulse::default(),
         };

@@ -7,8 +7,7 @@ WORKDIR /src
 COPY . .
 RUN make build \
  && install -D -t /out/bin target/release/magicapi-gateway \
- && install -D -m 0644 -t /out/plugins target/release/lib*_exporter.so \
- && strip /out/plugins/*.so
+ && install -D -m 0644 -t /out/plugins target/plugin/lib*_exporter.so
 
 FROM debian:bookworm-slim
 # The system's CA certificates: for providers and for backends with TLS.

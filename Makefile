@@ -2,7 +2,7 @@
 #                 EXPORTERS=postgres,elasticsearch: into real servers too)
 # make test       install what the tests need, then formatting, lints, docs and every test
 # make bench      measure against nginx (QUICK=1: half a minute)
-# make build      the gateway and its plugins, optimized, in target/release
+# make build      the gateway in target/release and its plugins in target/plugin, optimized
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -11,13 +11,13 @@ SHELL := /bin/bash
 export CARGO_TERM_COLOR ?= auto
 
 PLUGINS := console datadog elasticsearch file newrelic otlp postgres prometheus
-PACKAGES := -p magicapi-gateway $(PLUGINS:%=-p %-exporter)
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 build:
-	cargo build --release --locked $(PACKAGES)
+	cargo build --release --locked -p magicapi-gateway
+	cargo build --profile plugin --locked $(PLUGINS:%=-p %-exporter)
 
 demo:
 	@examples/demo/run.sh

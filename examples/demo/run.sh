@@ -10,11 +10,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 folder="$(mktemp -d "${TMPDIR:-/tmp}/magicapi-demo.XXXXXX")"
 pids=()
+: "${EXPORTERS:=}"
 declare -A settings=()
 
 main() {
     trap stop EXIT
     trap 'exit 130' INT TERM
+    check_exporters
     build
     start_backends
     start_provider
@@ -34,30 +36,36 @@ main() {
     fi
 }
 
+check_exporters() {
+    local name
+    for name in ${EXPORTERS//,/ }; do
+        if [[ $name != postgres && $name != elasticsearch ]]; then
+            echo "EXPORTERS=$name: there are postgres and elasticsearch" >&2
+            exit 2
+        fi
+    done
+}
+
 build() {
-    target="${BIN:-${CARGO_TARGET_DIR:-target}/release}"
+    target="${BIN:-${CARGO_TARGET_DIR:-target}/release}" plugins="${BIN:-${CARGO_TARGET_DIR:-target}/plugin}"
     if [[ -n ${BIN:-} ]]; then return; fi
     say "Building (release)"
-    local packages=(magicapi-gateway demo-provider console-exporter file-exporter prometheus-exporter)
-    if [[ -n ${EXPORTERS:-} ]]; then
-        # The servers of the tests, which `test-server` starts.
-        packages+=(end-to-end $(printf '%s-exporter ' ${EXPORTERS//,/ }))
-    fi
-    cargo build --release --locked "${packages[@]/#/-p}"
+    local programs=(magicapi-gateway demo-provider) exporters=(console file prometheus ${EXPORTERS//,/ })
+    # The servers of the tests, which `test-server` starts.
+    if [[ -n $EXPORTERS ]]; then programs+=(end-to-end); fi
+    cargo build --release --locked "${programs[@]/#/-p}"
+    exporters=("${exporters[@]/#/-p}")
+    cargo build --profile plugin --locked "${exporters[@]/%/-exporter}"
 }
 
 # Starts a real server for each of EXPORTERS, and writes the gateway's configuration with them.
 start_backends() {
     config="$folder/gateway.toml"
     cp examples/demo/gateway.toml "$config"
-    if [[ -z ${EXPORTERS:-} ]]; then return; fi
+    if [[ -z $EXPORTERS ]]; then return; fi
     if [[ -z ${BIN:-} ]]; then tests/setup.sh; fi
     local name
     for name in ${EXPORTERS//,/ }; do
-        case $name in
-            postgres | elasticsearch) ;;
-            *) echo "EXPORTERS=$name: there are postgres and elasticsearch" >&2 && exit 2 ;;
-        esac
         say "Starting a real server for the $name exporter"
         # It ends when its standard input closes: the pipe lives as long as this script.
         "$target/test-server" "$name" < <(tail -f /dev/null --pid=$$) >"$folder/$name.json" 2>"$folder/$name.log" &
@@ -97,7 +105,7 @@ start_gateway() {
     say "Starting the gateway with its exporters, each loaded from a .so file"
     records="$folder/records.jsonl"
     DEMO_PORT=0 DEMO_ADMIN_PORT=0 DEMO_PROVIDER_URL="$provider" DEMO_RECORDS="$records" \
-        "$target/magicapi-gateway" --config "$config" --plugin-dir "$target" \
+        "$target/magicapi-gateway" --config "$config" --plugin-dir "$plugins" \
         >"$folder/console.log" 2>"$folder/gateway.log" &
     pids+=($!)
     wait_until "the gateway" grep -q 'admin on' "$folder/gateway.log"

@@ -94,7 +94,7 @@ impl Tls {
     fn roots(&self) -> Result<RootCertStore, InitError> {
         let mut roots = RootCertStore::empty();
         // A machine without certificates may still talk to a private CA, or without TLS.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots.add_parsable_certificates(system_certificates());
         if let Some(file) = &self.ca_file {
             for certificate in certificates("tls.ca_file", file)? {
                 roots.add(certificate).map_err(|error| bad_file("tls.ca_file", file, &error))?;
@@ -102,6 +102,14 @@ impl Tls {
         }
         Ok(roots)
     }
+}
+
+/// What the system trusts: `SSL_CERT_FILE` and `SSL_CERT_DIR`, else its bundle. Where there is a bundle, the folder beside
+/// it holds the same certificates once more in hundreds of files, and reading those is most of a plugin's start.
+fn system_certificates() -> Vec<CertificateDer<'static>> {
+    let bundle = if openssl_probe::has_ssl_cert_env_vars() { None } else { openssl_probe::probe().cert_file };
+    let found = bundle.map(|file| rustls_native_certs::load_certs_from_paths(Some(&file), None).certs);
+    found.filter(|found| !found.is_empty()).unwrap_or_else(|| rustls_native_certs::load_native_certs().certs)
 }
 
 fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, InitError> {

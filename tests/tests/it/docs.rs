@@ -78,3 +78,15 @@ fn the_demo_shows_records_of_every_kind_and_stops_cleanly() {
         assert!(shown.contains(part), "the demo does not show {part}:\n{shown}");
     }
 }
+
+#[test]
+fn the_demo_delivers_to_real_servers_and_shows_the_records_by_a_query() {
+    let binaries = artifacts::gateway().parent().unwrap().display().to_string();
+    let command = format!("BIN='{binaries}' make demo EXPORTERS=postgres,elasticsearch");
+    let output = run(&command, &artifacts::checkout());
+    assert_success(&command, &output);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    for part in ["demo-fail-429", "client_disconnect", "(4 rows)", "\"_id\"", "\"value\": 4"] {
+        assert!(shown.contains(part), "the demo does not show {part}:\n{shown}");
+    }
+}

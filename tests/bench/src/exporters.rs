@@ -22,6 +22,9 @@ pub(crate) struct Exporter {
     pub(crate) name: &'static str,
     /// Bytes of the library without symbols, as it is shipped.
     pub(crate) size: u64,
+    pub(crate) has_backend: bool,
+    /// From the file to an instance that is ready, while its backend is away: a backend that answers is not counted.
+    pub(crate) load: Duration,
     pub(crate) exported: Exported,
 }
 
@@ -54,10 +57,11 @@ pub(crate) fn measure(
     for (name, backend) in exporters {
         say(&format!("exporter {name}"));
         let library = folder.join(format!("lib{name}_exporter.so"));
+        let has_backend = matches!(backend, Backend::Server(_));
         match one(&library, test_server, backend, window) {
-            Ok(exported) => {
+            Ok((exported, load)) => {
                 let size = stripped_size(&library, scratch.path())?;
-                measured.push(Exporter { name, size, exported });
+                measured.push(Exporter { name, size, has_backend, load, exported });
             }
             Err(error) => say(&format!("{name} is not measured: {error}")),
         }
@@ -65,27 +69,39 @@ pub(crate) fn measure(
     Ok(measured)
 }
 
-fn one(library: &Path, test_server: &Path, backend: Backend, window: Duration) -> Result<Exported, Error> {
+fn one(
+    library: &Path,
+    test_server: &Path,
+    backend: Backend,
+    window: Duration,
+) -> Result<(Exported, Duration), Error> {
     let mut number = 0;
     let records = |count: usize| {
         let first = number;
         number += u32::try_from(count).unwrap_or_default();
         (first..number).map(record).collect()
     };
-    match backend {
-        Backend::None(settings) => {
-            measure::exporter(library, settings, records, window).map_err(|error| error.to_string().into())
-        }
+    let (settings, server) = match backend {
+        Backend::None(settings) => (settings, None),
         Backend::Server(name) => {
-            let mut command = Command::new(test_server);
-            let mut server = Process::spawn(command.arg(name).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-            let mut line = String::new();
-            BufReader::new(server.stdout().ok_or("no standard output")?).read_line(&mut line)?;
-            let settings =
-                serde_json::from_str(&line).map_err(|_| format!("test-server {name} did not start"))?;
-            measure::exporter(library, settings, records, window).map_err(|error| error.to_string().into())
+            let (settings, server) = start(test_server, name)?;
+            (settings, Some(server))
         }
-    }
+    };
+    let plain = |error: measure::Error| error.to_string();
+    let exported = measure::exporter(library, settings.clone(), records, window).map_err(plain)?;
+    drop(server);
+    Ok((exported, measure::load_time(library, &settings).map_err(plain)?))
+}
+
+/// Starts a backend; the settings with which its exporter reaches it.
+fn start(test_server: &Path, name: &str) -> Result<(Value, Process), Error> {
+    let mut command = Command::new(test_server);
+    let mut server = Process::spawn(command.arg(name).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    let mut line = String::new();
+    BufReader::new(server.stdout().ok_or("no standard output")?).read_line(&mut line)?;
+    let settings = serde_json::from_str(&line).map_err(|_| format!("test-server {name} did not start"))?;
+    Ok((settings, server))
 }
 
 /// A plausible record of 2 KB as its three parts.

@@ -21,7 +21,7 @@ const CHAT: &str = "/v1/chat/completions";
 /// A gateway with the exporter; the address comes from the environment, the other settings from its table.
 async fn gateway(provider: &Provider, url: &str, index: &str, settings: &str) -> Running {
     let keys = format!(
-        "retry.initial = \"20ms\"\ncircuit_breaker.cool_down = \"100ms\"\n\
+        "retry = {{ initial = \"20ms\", max = \"500ms\" }}\ncircuit_breaker.cool_down = \"100ms\"\n\
          circuit_breaker.max_cool_down = \"200ms\"\n[plugin.config]\nindex = \"{index}\"\n{settings}"
     );
     Gateway::new()
@@ -186,7 +186,7 @@ async fn a_batch_whose_answer_was_lost_is_sent_again_and_adds_no_duplicate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_and_started_again_has_every_record_once() {
     let (provider, mut server) = (Provider::start().await, OpenSearch::start());
-    let gateway = Arc::new(gateway(&provider, server.url(), "es-killed", "timeout = \"2s\"\n").await);
+    let gateway = Arc::new(gateway(&provider, server.url(), "es-killed", "timeout = \"5s\"\n").await);
     ask_all(&gateway, 0..50).await;
     server.kill();
     ask_all(&gateway, 50..100).await;

@@ -18,7 +18,7 @@ fn question(stream: bool) -> String {
 async fn gateway(provider: &Provider, fake: &NewRelic, settings: &str) -> Running {
     let url = fake.url();
     let keys = format!(
-        "retry.initial = \"20ms\"\ncircuit_breaker.cool_down = \"100ms\"\n[plugin.config]\n\
+        "retry.initial = \"20ms\"\nretry.max = \"500ms\"\ncircuit_breaker.cool_down = \"100ms\"\n[plugin.config]\n\
          logs_url = \"{url}\"\nmetrics_url = \"{url}\"\n{settings}"
     );
     let gateway = Gateway::new().provider("demo", &provider.url()).plugin("newrelic", "newrelic", &keys);

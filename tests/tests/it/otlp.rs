@@ -12,7 +12,7 @@ const CALLER: &str = "00f067aa0ba902b7";
 /// A gateway whose exporter is set by OpenTelemetry's variables alone, but for `keys`.
 async fn gateway(provider: &Provider, protocol: &str, endpoint: &str, keys: &str) -> Running {
     let keys = format!(
-        "retry.initial = \"20ms\"\ncircuit_breaker.cool_down = \"100ms\"\n\
+        "retry.initial = \"20ms\"\nretry.max = \"500ms\"\ncircuit_breaker.cool_down = \"100ms\"\n\
          circuit_breaker.max_cool_down = \"200ms\"\n{keys}"
     );
     Gateway::new()

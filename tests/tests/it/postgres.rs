@@ -11,7 +11,7 @@ const TABLE: &str = "ai_gateway_request_logs";
 /// A gateway with the exporter, whose settings come from its table and from the environment.
 async fn gateway(provider: &Provider, database: &Database, keys: &str) -> Running {
     let keys = format!(
-        "retry.initial = \"20ms\"\ncircuit_breaker.cool_down = \"100ms\"\n\
+        "retry.initial = \"20ms\"\nretry.max = \"500ms\"\ncircuit_breaker.cool_down = \"100ms\"\n\
          circuit_breaker.max_cool_down = \"200ms\"\n{keys}"
     );
     Gateway::new()

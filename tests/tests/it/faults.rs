@@ -503,10 +503,16 @@ async fn sigterm_with_a_full_queue_ends_in_time_and_accounts_for_the_rest() {
         .probe("healthy", "", "")
         .start()
         .await;
-    ask(&gateway, &provider, 20).await;
+    // The first batch is on its way before the queue is filled: taken after the last record, it would leave a gap.
+    ask(&gateway, &provider, 5).await;
+    for probe in ["hanging", "down"] {
+        gateway.wait_for_books(probe, |books| books["in_flight"] != 0).await;
+    }
+    ask(&gateway, &provider, 15).await;
     gateway.settled("healthy", 20).await;
-    gateway.wait_for_books("hanging", |books| books["queued"] == 5).await;
-    gateway.wait_for_books("down", |books| books["queued"] == 5).await;
+    for probe in ["hanging", "down"] {
+        gateway.wait_for_books(probe, |books| books["queued"] == 5).await;
+    }
     assert_eq!(gateway.stop().await, Some(0));
     let log = gateway.log();
     for probe in ["hanging", "down"] {

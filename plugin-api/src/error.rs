@@ -97,7 +97,7 @@ impl fmt::Display for ExportError {
 
 impl<E: Error> From<E> for ExportError {
     fn from(error: E) -> Self {
-        Self::retry(chain(&error))
+        Self::retry(causes(&error))
     }
 }
 
@@ -131,7 +131,7 @@ impl fmt::Display for InitError {
 
 impl<E: Error> From<E> for InitError {
     fn from(error: E) -> Self {
-        Self::failed(chain(&error))
+        Self::failed(causes(&error))
     }
 }
 
@@ -147,8 +147,9 @@ pub enum Health {
     Unknown,
 }
 
-/// An error's text with its causes, outermost first.
-fn chain(error: &dyn Error) -> String {
+/// An error's text with its causes, outermost first; what an outer text says already is not said again.
+#[must_use]
+pub fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -74,7 +74,7 @@ pub use crate::{
     batch::{Batch, Record, RecordLog},
     cost::{InvalidUsd, Usd},
     descriptor::{BatchDefaults, Content, Description, Descriptor, HardLimits},
-    error::{ErrorKind, ExportError, Health, InitError},
+    error::{ErrorKind, ExportError, Health, InitError, causes},
     exporter::{NoConfig, TelemetryExporter},
     flat::{Field, Fields},
     host::Host,

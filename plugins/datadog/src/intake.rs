@@ -1,20 +1,16 @@
 //! Requests to Datadog, and what its answers mean.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use exporter_kit::{
     http::{self, Answer, Body, Class, Client, NoAnswer, classify},
+    pulse::LastYes,
     settings::Secret,
 };
 use plugin_api::{ErrorKind, ExportError, Host, InitError};
 
 use crate::config::{Config, Urls};
 
-/// How long a key that was valid counts as valid.
-const VALIDATED: Duration = Duration::from_mins(5);
 /// Time for the check of the key; it must not delay the start.
 const VALIDATION_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -24,7 +20,7 @@ pub struct Intake {
     client: Client,
     key: Secret,
     urls: Urls,
-    validated: Mutex<Option<Instant>>,
+    validated: LastYes,
 }
 
 /// A kind of request.
@@ -45,7 +41,7 @@ impl Intake {
     /// When a setting of the addresses or of TLS is wrong.
     pub fn new(host: &Host, config: &Config, key: Secret) -> Result<Self, InitError> {
         let client = Client::new(host, &config.tls, config.timeout.0)?.hiding([&key]);
-        Ok(Self { client, key, urls: config.urls()?, validated: Mutex::default() })
+        Ok(Self { client, key, urls: config.urls()?, validated: LastYes::default() })
     }
 
     /// Sends a request, compressed as its endpoint takes it: logs as gzip, distributions as zlib (the one encoding that
@@ -70,20 +66,15 @@ impl Intake {
     /// # Errors
     /// Why it is not, or why nobody knows.
     pub async fn validate(&self) -> Result<(), String> {
-        let is_fresh = |at: &Instant| at.elapsed() < VALIDATED;
-        if self.validated().as_ref().is_some_and(is_fresh) {
+        if self.validated.holds() {
             return Ok(());
         }
         let request = self.client.get(self.urls.validate.clone()).timeout(VALIDATION_TIMEOUT);
         let request = request.secret_header("dd-api-key", &self.key).map_err(|error| error.to_string())?;
         let answer = request.send().await.map_err(|error| error.to_string())?;
         check(&answer).map_err(|error| error.to_string())?;
-        *self.validated() = Some(Instant::now());
+        self.validated.note();
         Ok(())
-    }
-
-    fn validated(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.validated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Health, from what the last calls came to.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use plugin_api::{ErrorKind, ExportError, Health};
 
@@ -32,6 +35,27 @@ impl Pulse {
     }
 }
 
+/// The last yes to a question about the credentials. It holds for five minutes, so that not every look at the health
+/// is a request.
+#[derive(Debug, Default)]
+pub struct LastYes(Mutex<Option<Instant>>);
+
+impl LastYes {
+    const HOLDS: Duration = Duration::from_mins(5);
+
+    /// The answer was yes.
+    pub fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it still holds; false when there was none.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < Self::HOLDS)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +72,13 @@ mod tests {
         }
         let _ = pulse.note(Err(ExportError::unauthorized("wrong key")));
         assert_eq!(pulse.health(), Health::Unhealthy("wrong key".to_owned()));
+    }
+
+    #[test]
+    fn a_yes_holds_once_it_was_given() {
+        let yes = LastYes::default();
+        assert!(!yes.holds());
+        yes.note();
+        assert!(yes.holds());
     }
 }

@@ -1,20 +1,16 @@
 //! Requests to New Relic, and what its answers mean.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use exporter_kit::{
     http::{Answer, Body, Class, Client, NoAnswer, classify},
+    pulse::LastYes,
     settings::Secret,
 };
 use plugin_api::{ExportError, Host, InitError};
 
 use crate::config::{Config, Urls};
 
-/// How long a key that was taken counts as good.
-const CHECKED: Duration = Duration::from_mins(5);
 /// Time for the check of the key; it must not delay the start.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -27,7 +23,7 @@ pub struct Intake {
     gzip: bool,
     /// What the check of the key asks.
     probed: Kind,
-    checked: Mutex<Option<Instant>>,
+    checked: LastYes,
 }
 
 /// A kind of request.
@@ -48,7 +44,7 @@ impl Intake {
         let client = Client::new(host, &config.tls, config.timeout.0)?.hiding([&key]);
         let urls = config.urls(&key)?;
         let probed = if config.logs { Kind::Logs } else { Kind::Metrics };
-        Ok(Self { client, key, urls, gzip: config.gzip, probed, checked: Mutex::default() })
+        Ok(Self { client, key, urls, gzip: config.gzip, probed, checked: LastYes::default() })
     }
 
     /// Sends a request.
@@ -58,7 +54,7 @@ impl Intake {
     pub async fn post(&self, kind: Kind, json: Vec<u8>) -> Result<(), NoAnswer> {
         let answer = self.send(kind, self.body(json), None).await?;
         check(&answer).map_err(|error| NoAnswer { error, may_have_arrived: false })?;
-        self.note_checked();
+        self.checked.note();
         Ok(())
     }
 
@@ -67,7 +63,7 @@ impl Intake {
     /// # Errors
     /// Why not.
     pub async fn check(&self) -> Result<(), String> {
-        if self.checked().is_some_and(|at| at.elapsed() < CHECKED) {
+        if self.checked.holds() {
             return Ok(());
         }
         let sent = self.send(self.probed, Body::plain("[]"), Some(CHECK_TIMEOUT)).await;
@@ -76,7 +72,7 @@ impl Intake {
         if classify(answer.status()) != Class::Reject {
             check(&answer).map_err(|error| error.to_string())?;
         }
-        self.note_checked();
+        self.checked.note();
         Ok(())
     }
 
@@ -105,14 +101,6 @@ impl Intake {
             }
         }
         Body::plain(json)
-    }
-
-    fn note_checked(&self) {
-        *self.checked() = Some(Instant::now());
-    }
-
-    fn checked(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

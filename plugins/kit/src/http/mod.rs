@@ -22,14 +22,14 @@
 mod answer;
 mod retry_after;
 
-use std::{error::Error, io::Write, time::Duration};
+use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
 use flate2::{
     Compression,
     write::{GzEncoder, ZlibEncoder},
 };
-use plugin_api::{ExportError, Host, InitError};
+use plugin_api::{ExportError, Host, InitError, causes};
 use reqwest::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
 pub use reqwest::{Method, StatusCode, Url, header};
 
@@ -274,20 +274,6 @@ pub fn join(base: &Url, path: &str) -> Url {
 pub fn shown(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
-}
-
-/// An error with its causes, outermost first.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

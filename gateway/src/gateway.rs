@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::{
     admin::{Absent, Admin, metrics::Metrics},
     config::{Config, Secret},
-    pipeline::{Drivers, Pipeline},
+    pipeline::{Drivers, Exporter, Exporters},
     proxy::{Budget, CaptureSettings, Limits, Proxy, Target, upstream},
     recorder::{self, Duties, Intake, Losses},
     server::Server,
@@ -52,23 +52,22 @@ pub async fn run(
     let targets: Vec<Arc<Target>> = upstream::targets(&config.providers)?.into_iter().map(Arc::new).collect();
     let metrics = Arc::new(Metrics::new().map_err(RunError::Metrics)?);
     let admin = Arc::new(assemble_admin(&config, plugins, metrics.clone()));
-    let pipeline = admin.pipeline.clone();
-    let drivers = pipeline.start();
-    let (intake, losses, recorder) = start_recorder(&config, &pipeline, &metrics)?;
+    let exporters = admin.exporters.clone();
+    let drivers = exporters.start()?;
+    let (intake, losses, recorder) = start_recorder(&config, &exporters, &metrics)?;
     let budget = Budget::new(config.telemetry.capture.max_in_flight_bytes.bytes());
-    let mut server = start_server(&config, &targets, &pipeline, &intake, budget.clone())?;
+    let mut server = start_server(&config, &targets, &exporters, &intake, budget.clone())?;
     // Each worker has its own: the recorder ends when they do.
     drop(intake);
     metrics.show_gateway(server.open_connections(), budget, losses);
 
     let listener = listener(listeners.server)?;
-    let admin_listener = self::listener(listeners.admin)?;
     info!("listening on http://{}", listener.local_addr()?);
-    info!("admin on http://{}", admin_listener.local_addr()?);
-    let admin = tokio::spawn(admin.serve(admin_listener));
+    info!("admin on http://{}", listeners.admin.local_addr()?);
+    let admin = admin.start(listeners.admin)?;
     server.accept(listener, shutdown).await;
     stop(server, recorder, drivers, &config).await;
-    admin.abort();
+    drop(admin);
     info!("stopped");
     Ok(())
 }
@@ -87,22 +86,19 @@ fn assemble_admin(config: &Config, plugins: LoadedPlugins, metrics: Arc<Metrics>
     let instruments = metrics.exporter_instruments();
     let required = plugins.ready.iter().filter(|(_, entry)| entry.required);
     let required = required.map(|(_, entry)| entry.name.clone()).collect();
-    let exporters = plugins
-        .ready
-        .into_iter()
-        .map(|(plugin, entry)| Pipeline::exporter(plugin, &entry, instruments))
-        .collect();
-    let pipeline = Pipeline::new(exporters);
+    let exporters =
+        plugins.ready.into_iter().map(|(plugin, entry)| Exporter::of(plugin, &entry, instruments)).collect();
+    let exporters = Exporters::new(exporters);
     let names = plugins.absent.iter().map(|(name, _)| name.clone()).collect();
-    metrics.show_exporters(pipeline.clone(), names);
+    metrics.show_exporters(exporters.clone(), names);
     let absent = plugins.absent.into_iter().map(|(name, error)| Absent { name, error }).collect();
     let token = config.admin.token.clone().filter(|token: &Secret| !token.is_empty());
-    Admin { token, metrics, pipeline, absent, required, scraping: Mutex::new(()) }
+    Admin { token, metrics, exporters, absent, required, scraping: Mutex::new(()) }
 }
 
 fn start_recorder(
     config: &Config,
-    pipeline: &Pipeline,
+    exporters: &Exporters,
     metrics: &Metrics,
 ) -> io::Result<(Intake, Losses, std::thread::JoinHandle<()>)> {
     let telemetry = &config.telemetry;
@@ -114,13 +110,13 @@ fn start_recorder(
         capture_streamed_data: telemetry.capture.streamed_data,
         max_body_bytes: telemetry.capture.max_body_bytes.as_usize(),
     };
-    let (pipeline, requests) = (pipeline.clone(), metrics.request_instruments());
+    let (exporters, requests) = (exporters.clone(), metrics.request_instruments());
     let duties = Duties {
         count: Box::new(move |summary| requests.record(summary)),
-        deliver: if pipeline.is_empty() {
+        deliver: if exporters.is_empty() {
             None
         } else {
-            Some(Box::new(move |records| pipeline.submit(records)))
+            Some(Box::new(move |records| exporters.submit(records)))
         },
     };
     let (intake, thread) = recorder::start(settings, duties)?;
@@ -131,7 +127,7 @@ fn start_recorder(
 fn start_server(
     config: &Config,
     targets: &[Arc<Target>],
-    pipeline: &Pipeline,
+    exporters: &Exporters,
     intake: &Intake,
     budget: Arc<Budget>,
 ) -> io::Result<Server> {
@@ -140,7 +136,7 @@ fn start_server(
         body_timeout: config.server.body_timeout,
     };
     let capture = CaptureSettings {
-        enabled: !pipeline.is_empty(),
+        enabled: !exporters.is_empty(),
         max_body_bytes: config.telemetry.capture.max_body_bytes.bytes(),
         budget,
     };

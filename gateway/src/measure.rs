@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::{
     admin::metrics::Metrics,
     loader::{CallStatus, FileRequest, HostInfo, LoadError, LoadRequest, Plugin, RecordVerdict},
-    pipeline::{Drivers, Exporter, Pipeline, config},
+    pipeline::{Drivers, Exporter, Exporters, Records, config},
     recorder::Record,
 };
 
@@ -41,7 +41,7 @@ pub fn boundary_call_ns(probe: &Path, window: Duration) -> Result<f64, Error> {
 /// The shortest of the calls that fit into `window`: what disturbs a call makes it longer, never shorter.
 async fn call_time(probe: &Path, behaviour: &str, window: Duration) -> Result<Duration, Error> {
     let plugin = load(probe, behaviour).await?;
-    let items = Arc::new(crate::pipeline::items(&vec![record(); RECORDS]));
+    let items = Arc::new(Records(vec![record(); RECORDS]));
     let until = Instant::now() + window;
     let mut best = Duration::MAX;
     while Instant::now() < until {
@@ -64,7 +64,7 @@ pub fn pipeline_records_per_second(probe: &Path, window: Duration) -> Result<f64
     let (started, cpu) = (Instant::now(), cpu_time());
     let mut sent = 0_u64;
     while started.elapsed() < window {
-        if exporter.snapshot().queued < exporter.queue.capacity().records as u64 / 2 {
+        if exporter.snapshot().queued < exporter.policy.capacity.records as u64 / 2 {
             exporter.submit(&records);
             sent += records.len() as u64;
         } else {
@@ -134,7 +134,7 @@ pub fn exporter(
             let parts = records(batch).into_iter().map(|parts| parts.map(Into::into));
             let parts =
                 parts.map(|[metrics, request, response]| Record::of_parts(metrics, request, response));
-            let items = Arc::new(crate::pipeline::items(&parts.map(Arc::new).collect::<Vec<_>>()));
+            let items = Arc::new(Records(parts.map(Arc::new).collect()));
             let (started, cpu_before) = (Instant::now(), cpu_time());
             let outcome = plugin.export(0, items, 0, Duration::from_secs(30)).await?;
             let spent = (started.elapsed(), cpu_time() - cpu_before);
@@ -159,9 +159,9 @@ async fn start(probe: &Path) -> Result<(Arc<Exporter>, Drivers), Error> {
     let plugin = load(probe, "ok").await?;
     let metrics = Metrics::new()?;
     let entry = config::Plugin::new("probe", probe);
-    let exporter = Pipeline::exporter(plugin, &entry, metrics.exporter_instruments());
-    let pipeline = Pipeline::new(vec![exporter.clone()]);
-    Ok((exporter, pipeline.start()))
+    let exporter = Exporter::of(plugin, &entry, metrics.exporter_instruments());
+    let drivers = Exporters::new(vec![exporter.clone()]).start()?;
+    Ok((exporter, drivers))
 }
 
 async fn load(probe: &Path, behaviour: &str) -> Result<Plugin, LoadError> {

@@ -11,9 +11,11 @@
 //! * **Ownership.** No memory crosses the boundary to be freed on the other side. Who receives a [`Slice`] borrows it
 //!   for the call and copies what it wants to keep. What a plugin wants to say, it says through callbacks
 //!   ([`Sink::write`], [`BatchV1::verdict`], [`HostV1::log`]) that copy before they return.
-//! * **Threads.** The gateway gives every instance a thread of its own. `create`, `export`, `flush`, `destroy` and the
-//!   functions of extensions are called from it, one at a time, never from an async context. A plugin whose
-//!   descriptor says `concurrent` may see `export` from further threads at the same time. `describe` and
+//! * **Threads.** The gateway gives every instance a thread of its own. `create`, `export`, `flush` and `destroy` are
+//!   called from it, one at a time, never from an async context. A plugin whose descriptor says `concurrent` may see
+//!   `export` from further threads at the same time. The functions of `health/1` and `scrape/1` are called from one
+//!   more thread, one at a time, between `create` and `destroy`, also while an `export` is under way: nobody who asks
+//!   for metrics waits for a backend that hangs. `describe` and
 //!   `get_extension` may be called from any thread, also before `create`.
 //!   [`HostV1::log`] may be called by the plugin from any thread, until `destroy` returns.
 //! * **Failure.** Every function that can fail returns a [`Status`]: an integer with named constants. A value that is
@@ -21,7 +23,7 @@
 //! * **Panics and exceptions.** None may leave a function of this table: unwinding across it is undefined behaviour.
 //!   A plugin catches its own and returns [`status::PANIC`]. `export_plugin!` does that in every function.
 //! * **Time.** Durations are milliseconds in a `u64`. A call that runs past its deadline is abandoned, not
-//!   cancelled: the gateway marks the instance as stuck and calls it no more.
+//!   cancelled: the gateway marks the instance as stuck and exports no more until the call returns.
 
 use std::ffi::c_void;
 
@@ -254,7 +256,8 @@ pub const HEALTH_V1: &str = "health/1";
 pub struct HealthV1 {
     /// Size of this struct in bytes.
     pub struct_size: u32,
-    /// `OK` when healthy; else `RETRY` with the reason in `detail`, or `UNSUPPORTED`. *Thread:* the instance's.
+    /// `OK` when healthy; else `RETRY` with the reason in `detail`, or `UNSUPPORTED`. *Thread:* one beside the
+    /// instance's, also while it exports.
     pub health: extern "C" fn(instance: Instance, deadline_ms: u64, detail: *const Sink) -> Status,
 }
 
@@ -268,7 +271,7 @@ pub struct ScrapeV1 {
     /// Size of this struct in bytes.
     pub struct_size: u32,
     /// Writes an exposition in `format` (see [`scrape_format`]) to `out`; after a failure, the error's text instead.
-    /// *Thread:* the instance's. *Failure:* `UNSUPPORTED` for a format it does not write, `PANIC`, `FAULT`.
+    /// *Thread:* one beside the instance's, also while it exports. *Failure:* `UNSUPPORTED` for a format it does not write, `PANIC`, `FAULT`.
     pub scrape: extern "C" fn(instance: Instance, format: u32, out: *const Sink) -> Status,
 }
 

@@ -19,8 +19,9 @@ use crate::{
 ///
 /// The life of an instance: [`init`](Self::init) once; [`export`](Self::export) for every batch;
 /// [`shutdown`](Self::shutdown) once; then it is dropped. Everything runs on a thread of the instance's own, inside a
-/// `tokio` runtime of its own: await what you like, or block; no request of any client waits for it. A panic is
-/// caught and counted as a failed call.
+/// `tokio` runtime of its own: await what you like, or block; no request of any client waits for it. Only
+/// [`health`](Self::health) and [`scrape`](Self::scrape) are called from another thread, also while an `export` is
+/// under way. A panic is caught and counted as a failed call.
 ///
 /// A complete plugin:
 ///

@@ -6,6 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use exporter_pipeline::{BreakerState, DropReason, RejectReason, Snapshot};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram, Meter, MeterProvider as _},
@@ -16,7 +17,7 @@ use prometheus::{Registry, TextEncoder};
 use crate::{
     loader::State,
     pipeline::{
-        BreakerState, DropReason, Exporter, Instruments, Pipeline, RejectReason, Snapshot,
+        Exporter, Exporters, Instruments,
         dead_letter::{Counts, DeadLetters},
     },
     proxy::Budget,
@@ -36,7 +37,7 @@ pub(crate) struct Metrics {
     instruments: Instruments,
     requests: RequestInstruments,
     view: Arc<ArcSwap<Vec<Row>>>,
-    pipeline: OnceLock<Pipeline>,
+    exporters: OnceLock<Exporters>,
     absent: OnceLock<Vec<String>>,
     meter: Meter,
 }
@@ -123,7 +124,7 @@ impl Metrics {
             instruments: Instruments::new(&meter),
             requests: RequestInstruments::new(&meter),
             view,
-            pipeline: OnceLock::new(),
+            exporters: OnceLock::new(),
             absent: OnceLock::new(),
             meter,
         })
@@ -138,8 +139,8 @@ impl Metrics {
     }
 
     /// From now on the exporters are shown; `absent` are optional ones that did not load.
-    pub(crate) fn show_exporters(&self, pipeline: Pipeline, absent: Vec<String>) {
-        let _ = self.pipeline.set(pipeline);
+    pub(crate) fn show_exporters(&self, exporters: Exporters, absent: Vec<String>) {
+        let _ = self.exporters.set(exporters);
         let _ = self.absent.set(absent);
     }
 
@@ -177,7 +178,7 @@ impl Metrics {
 
     fn rows(&self) -> Vec<Row> {
         let label = |name: &str| [KeyValue::new("plugin", name.to_owned())];
-        let loaded = self.pipeline.get().into_iter().flat_map(Pipeline::exporters);
+        let loaded = self.exporters.get().into_iter().flat_map(Exporters::iter);
         let absent = self.absent.get().into_iter().flatten();
         loaded
             .map(|exporter| Row { labels: label(&exporter.name), state: Some(RowState::of(exporter)) })
@@ -188,7 +189,7 @@ impl Metrics {
 
 impl RowState {
     fn of(exporter: &Exporter) -> Self {
-        let capacity = exporter.queue.capacity();
+        let capacity = exporter.policy.capacity;
         Self {
             snapshot: exporter.snapshot(),
             capacity_records: capacity.records as u64,

@@ -5,7 +5,7 @@ mod exposition;
 pub(crate) mod metrics;
 mod report;
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -20,12 +20,12 @@ use hyper_util::{
 use plugin_api::abi::scrape_format;
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, Semaphore, oneshot},
 };
 use tracing::{debug, warn};
 
 use self::{exposition::Format, metrics::Metrics};
-use crate::{config::Secret, loader::State, pipeline::Pipeline};
+use crate::{config::Secret, loader::State, pipeline::Exporters};
 
 /// Operators' connections at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -45,16 +45,43 @@ pub(crate) struct Absent {
 pub(crate) struct Admin {
     pub token: Option<Secret>,
     pub metrics: Arc<Metrics>,
-    pub pipeline: Pipeline,
+    pub exporters: Exporters,
     pub absent: Vec<Absent>,
     /// Names of the plugins that readiness asks for.
     pub required: Vec<String>,
     pub scraping: Mutex<()>,
 }
 
+/// The thread of the admin port. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    _until: oneshot::Sender<()>,
+}
+
 impl Admin {
-    /// Serves until it is dropped.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
+    /// Serves on a thread of its own: an answer of megabytes keeps no client's connection waiting to be accepted.
+    ///
+    /// # Errors
+    /// When the system gives no thread, or the listener cannot be used.
+    pub(crate) fn start(self: Arc<Self>, listener: std::net::TcpListener) -> io::Result<Serving> {
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (until, dropped) = oneshot::channel();
+        thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => tokio::select! {
+                        () = self.serve(listener) => {}
+                        _ = dropped => {}
+                    },
+                    Err(error) => warn!("the admin port cannot be served: {error}"),
+                }
+            });
+        })?;
+        Ok(Serving { _until: until })
+    }
+
+    async fn serve(self: Arc<Self>, listener: TcpListener) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
@@ -99,7 +126,7 @@ impl Admin {
             "/healthz" => json(StatusCode::OK, &serde_json::json!({ "status": "ok" })),
             "/readyz" => self.ready(is_authorized),
             "/metrics" => self.scrape(request).await,
-            "/plugins" => json(StatusCode::OK, &report::plugins(&self.pipeline, &self.absent)),
+            "/plugins" => json(StatusCode::OK, &report::plugins(&self.exporters, &self.absent)),
             _ => json(
                 StatusCode::NOT_FOUND,
                 &report::error("there are /healthz, /readyz, /metrics and /plugins"),
@@ -115,7 +142,7 @@ impl Admin {
 
     /// Whoever has no token learns whether, and not why: names and errors are the operator's.
     fn ready(&self, in_detail: bool) -> Response<Full<Bytes>> {
-        let (ready, body) = report::readiness(&self.pipeline, &self.required);
+        let (ready, body) = report::readiness(&self.exporters, &self.required);
         let body = if in_detail { body } else { serde_json::json!({ "ready": ready }) };
         json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
     }
@@ -137,17 +164,17 @@ impl Admin {
 
     async fn plugin_expositions(&self, format: Format) -> Vec<String> {
         let mut scrapes = Vec::new();
-        for exporter in self.pipeline.exporters() {
+        for exporter in self.exporters.iter() {
             let exporter = exporter.clone();
             scrapes.push(tokio::spawn(async move {
                 let plugin = &exporter.plugin;
-                if plugin.state() != State::Running {
+                if matches!(plugin.state(), State::Disabled { .. } | State::Stopped) {
                     return None;
                 }
                 match scrape_plugin(plugin, format).await {
                     Ok(text) => text.filter(|text| is_exposition(plugin.name(), text)),
                     Err(error) => {
-                        warn!(plugin = plugin.name(), "scrape failed: {error}");
+                        exporter.notices.scrape_failed(&error.to_string());
                         None
                     }
                 }

@@ -1,11 +1,12 @@
 //! The admin port's answers in JSON.
 
+use exporter_pipeline::{DropReason, RejectReason};
 use serde_json::{Value, json};
 
 use super::Absent;
 use crate::{
     loader::State,
-    pipeline::{DropReason, Exporter, Pipeline, RejectReason, dead_letter::DeadLetters},
+    pipeline::{Exporter, Exporters, dead_letter::DeadLetters},
 };
 
 pub(super) fn error(message: &str) -> Value {
@@ -13,8 +14,8 @@ pub(super) fn error(message: &str) -> Value {
 }
 
 /// `GET /plugins`: what each is, what state it is in, and where its records went.
-pub(super) fn plugins(pipeline: &Pipeline, absent: &[Absent]) -> Value {
-    let loaded = pipeline.exporters().iter().map(|exporter| plugin(exporter));
+pub(super) fn plugins(exporters: &Exporters, absent: &[Absent]) -> Value {
+    let loaded = exporters.iter().map(|exporter| plugin(exporter));
     let absent = absent
         .iter()
         .map(|absent| json!({ "name": absent.name, "state": "not_loaded", "reason": absent.error }));
@@ -22,10 +23,10 @@ pub(super) fn plugins(pipeline: &Pipeline, absent: &[Absent]) -> Value {
 }
 
 /// `GET /readyz`: whether every required plugin is up, and which one is not.
-pub(super) fn readiness(pipeline: &Pipeline, required: &[String]) -> (bool, Value) {
+pub(super) fn readiness(exporters: &Exporters, required: &[String]) -> (bool, Value) {
     let mut ready = true;
     let mut plugins = Vec::new();
-    for exporter in pipeline.exporters() {
+    for exporter in exporters.iter() {
         let (state, reason) = state(exporter);
         let is_up = state == "running";
         let is_required = required.iter().any(|name| **name == *exporter.name);
@@ -57,12 +58,12 @@ fn plugin(exporter: &Exporter) -> Value {
         },
         "file": { "path": facts.path, "size": facts.size, "sha256": facts.sha256 },
         "settings": {
-            "content": exporter.settings.content,
-            "workers": exporter.settings.workers,
+            "content": exporter.content,
+            "workers": exporter.policy.workers,
             "batch": {
-                "max_records": exporter.settings.batch.max_records,
-                "max_bytes": exporter.settings.batch.max_bytes,
-                "max_delay_ms": exporter.settings.batch.max_delay.as_millis() as u64,
+                "max_records": exporter.policy.batch.max_records,
+                "max_bytes": exporter.policy.batch.max_bytes,
+                "max_delay_ms": exporter.policy.batch.max_delay.as_millis() as u64,
             },
         },
         "books": books(exporter),
@@ -88,6 +89,7 @@ fn books(exporter: &Exporter) -> Value {
         "rejected": Value::Object(rejected.into_iter().collect()),
         "dropped": Value::Object(dropped.into_iter().collect()),
         "queued": snapshot.queued,
+        "parked": snapshot.parked,
         "queued_bytes": snapshot.queued_bytes,
         "in_flight": books.in_flight,
         "shed": snapshot.shed_bodies,

@@ -289,8 +289,8 @@ pub(crate) struct Instance {
 // SAFETY: the ABI lets the functions be called from the threads that the gateway gave to the instance, and `raw` is
 // passed to nothing else.
 unsafe impl Send for Instance {}
-// SAFETY: only `export` is called from several threads at once, and only for plugins that say `concurrent`:
-// `thread.rs` sees to that.
+// SAFETY: `health` and `scrape` are called from a thread of their own beside an `export`, as the ABI lets them be;
+// `export` is called from several threads at once only for plugins that say `concurrent`: `thread.rs` sees to that.
 unsafe impl Sync for Instance {}
 
 impl Instance {

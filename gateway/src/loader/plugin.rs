@@ -91,8 +91,8 @@ pub enum CallFailed {
         /// The call that does not return.
         call: CallKind,
     },
-    /// The thread is in another call that may take its time. Only for calls beside `export`.
-    #[error("the plugin is busy with another call")]
+    /// The thread is in another call that may take its time. Only for health and metrics.
+    #[error("the plugin is busy with another question")]
     Busy,
     /// The plugin was switched off.
     #[error("the plugin is disabled")]
@@ -111,6 +111,8 @@ pub struct Plugin {
     description: Description,
     facts: FileFacts,
     workers: Vec<Lane>,
+    /// To the thread that asks for health and metrics, so that nobody waits for an export to learn of it.
+    inquiries: Lane,
     disabled: Mutex<Option<String>>,
     is_stopped: AtomicBool,
 }
@@ -189,7 +191,7 @@ impl Plugin {
     ) -> Result<ExportOutcome, CallFailed> {
         self.admit()?;
         let job = |answer| Job::Export { batch, attempt, deadline, answer };
-        self.ask(worker % self.workers.len(), None, job).await
+        self.ask(&self.workers[worker % self.workers.len()], None, job).await
     }
 
     /// Delivers what the plugin itself still holds.
@@ -198,31 +200,26 @@ impl Plugin {
     /// When it failed, or there is no answer.
     pub async fn flush(&self, deadline: Duration) -> Result<(), CallFailed> {
         self.admit()?;
-        let report = self.ask(0, None, |answer| Job::Flush { deadline, answer }).await?;
+        let report = self.ask(&self.workers[0], None, |answer| Job::Flush { deadline, answer }).await?;
         succeeded(report)
     }
 
-    /// Whether the backend can be reached. Waits its turn behind a running export, for as long as `deadline`.
+    /// Whether the backend can be reached. Asked beside a running export.
     ///
     /// # Errors
     /// When it failed, or there is no answer.
     pub async fn health(&self, deadline: Duration) -> Result<Health, CallFailed> {
-        self.admit()?;
-        let give_up = Instant::now().checked_add(deadline);
-        let answer = self.ask(0, give_up, |answer| Job::Health { deadline, answer }).await?;
+        let answer = self.inquire(deadline, |answer| Job::Health { deadline, answer }).await?;
         answer.map_err(CallFailed::Failed)
     }
 
     /// The plugin's own metrics in one of the formats of [`plugin_api::abi::scrape_format`]; `None` when it has none
-    /// in this format. Waits its turn behind a running export, for as long as `deadline`.
+    /// in this format. Asked beside a running export.
     ///
     /// # Errors
     /// When it failed, or there is no answer.
     pub async fn scrape(&self, format: u32, deadline: Duration) -> Result<Option<Vec<u8>>, CallFailed> {
-        self.admit()?;
-        let give_up = Instant::now().checked_add(deadline);
-        let job = |answer| Job::Scrape { format, deadline, answer };
-        let answer = self.ask(0, give_up, job).await?;
+        let answer = self.inquire(deadline, |answer| Job::Scrape { format, deadline, answer }).await?;
         answer.map_err(CallFailed::Failed)
     }
 
@@ -236,6 +233,7 @@ impl Plugin {
             return Err(CallFailed::Stopped);
         }
         // The other threads end when nobody can send to them; the first one waits for them before it destroys.
+        self.inquiries.close();
         for lane in &self.workers[1..] {
             lane.close();
         }
@@ -243,7 +241,7 @@ impl Plugin {
             self.workers[0].close();
             return Err(CallFailed::Stuck { call });
         }
-        let wait = self.ask(0, None, |answer| Job::Destroy { deadline, answer });
+        let wait = self.ask(&self.workers[0], None, |answer| Job::Destroy { deadline, answer });
         let report = tokio::time::timeout(deadline, wait).await;
         self.workers[0].close();
         match report {
@@ -256,7 +254,7 @@ impl Plugin {
 
     #[cfg(test)]
     pub(super) fn is_in_a_call(&self) -> bool {
-        self.workers.iter().any(|lane| lane.activity.running().is_some())
+        self.workers.iter().chain([&self.inquiries]).any(|lane| lane.activity.running().is_some())
     }
 
     fn admit(&self) -> Result<(), CallFailed> {
@@ -268,6 +266,23 @@ impl Plugin {
         }
     }
 
+    /// Asks for health or metrics. A plugin that is stuck in an export can still be asked.
+    async fn inquire<T>(
+        &self,
+        deadline: Duration,
+        job: impl FnOnce(oneshot::Sender<T>) -> Job,
+    ) -> Result<T, CallFailed> {
+        match self.state() {
+            State::Running | State::Stuck { .. } => {}
+            State::Disabled { .. } => return Err(CallFailed::Disabled),
+            State::Stopped => return Err(CallFailed::Stopped),
+        }
+        if let Some(Overdue { call, .. }) = self.inquiries.activity.overdue(&self.name) {
+            return Err(CallFailed::Stuck { call });
+        }
+        self.ask(&self.inquiries, Instant::now().checked_add(deadline), job).await
+    }
+
     fn overdue(&self) -> Option<Overdue> {
         self.workers.iter().find_map(|lane| lane.activity.overdue(&self.name))
     }
@@ -276,11 +291,10 @@ impl Plugin {
     /// begun, until `give_up`.
     async fn ask<T>(
         &self,
-        worker: usize,
+        lane: &Lane,
         give_up: Option<Instant>,
         job: impl FnOnce(oneshot::Sender<T>) -> Job,
     ) -> Result<T, CallFailed> {
-        let lane = &self.workers[worker];
         let (answer, mut waiting) = oneshot::channel();
         let sent = Instant::now();
         lane.send(job(answer))?;
@@ -348,11 +362,13 @@ fn make(request: LoadRequest, progress: &Progress) -> Result<(Plugin, impl FnOnc
     let name: Arc<str> = name.into();
     let count = usable_workers(workers, &description, &name);
     let (first_lane, first) = lane(&name);
-    let (mut lanes, further): (Vec<_>, Vec<_>) = (1..count).map(|_| lane(&name)).unzip();
-    lanes.insert(0, first_lane);
-    let life = move || first.serve_first(instance, further);
+    let (mut workers, mut others): (Vec<_>, Vec<_>) = (1..count).map(|_| lane(&name)).unzip();
+    workers.insert(0, first_lane);
+    let (inquiries, inquirer) = lane(&name);
+    others.push(inquirer);
+    let life = move || first.serve_first(instance, others);
     let (disabled, is_stopped) = (Mutex::new(None), AtomicBool::new(false));
-    Ok((Plugin { name, description, facts, workers: lanes, disabled, is_stopped }, life))
+    Ok((Plugin { name, description, facts, workers, inquiries, disabled, is_stopped }, life))
 }
 
 /// At least 1, and more only for a plugin that can take it.

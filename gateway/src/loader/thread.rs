@@ -1,7 +1,8 @@
 //! The threads of an instance, and which call each of them is in.
 //!
-//! The first thread makes the instance, serves every kind of call and destroys the instance. An instance with more
-//! workers has one thread more for each; those only `export`. Whether a call is stuck is never noted anywhere: it
+//! The first thread makes the instance, exports, flushes and destroys it. An instance with more workers has one thread
+//! more for each; those only `export`. One further thread asks for health and metrics, beside whatever is exported.
+//! Whether a call is stuck is never noted anywhere: it
 //! follows from when it began and how long it may take, so it is right at any moment and heals by itself.
 
 use std::{
@@ -19,7 +20,7 @@ use super::{
     load::thread_name,
 };
 
-/// Calls that may wait for one thread. There is one export at a time, so this bounds health checks and scrapes.
+/// Calls that may wait for one thread. A worker has one export at a time, so this bounds health checks and scrapes.
 pub(super) const MAX_WAITING: usize = 64;
 
 /// A call to be made.
@@ -211,7 +212,7 @@ impl Worker {
             let instance = Arc::clone(instance);
             let spawned = thread::Builder::new()
                 .name(thread_name(&format!("{}-{}", self.plugin, index + 1)))
-                .spawn(move || worker.serve_further(&instance));
+                .spawn(move || worker.serve_other(&instance));
             spawned
                 .inspect_err(|error| {
                     tracing::error!(plugin = &*self.plugin, "no thread for a worker: {error}");
@@ -221,7 +222,7 @@ impl Worker {
         others.into_iter().enumerate().filter_map(spawn).collect()
     }
 
-    fn serve_further(mut self, instance: &Instance) {
+    fn serve_other(mut self, instance: &Instance) {
         while let Some(job) = self.jobs.blocking_recv() {
             self.serve(instance, job);
         }
@@ -242,7 +243,7 @@ impl Worker {
             Job::Scrape { format, deadline, answer } => {
                 self.answer(CallKind::Scrape, deadline, answer, || instance.scrape(format));
             }
-            // `serve_first` takes it; the further threads get none.
+            // `serve_first` takes it; the other threads get none.
             Job::Destroy { .. } => {}
         }
     }

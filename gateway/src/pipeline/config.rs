@@ -111,10 +111,10 @@ pub enum Content {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Queue {
-    /// The most records that wait.
+    /// The most records that wait or are in flight.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_records: usize,
-    /// The most bytes that wait.
+    /// The most bytes of these records; one that is larger alone loses bodies, or is dropped (`oversize`).
     #[schemars(extend("x-min" = "1 KiB"))]
     pub max_bytes: ByteSize,
     /// What gives way when the queue is full.
@@ -130,7 +130,7 @@ pub enum OnFull {
     DropOldest,
     /// The record that comes in.
     DropNewest,
-    /// The bodies of records first, then the oldest record.
+    /// When bytes are short, the bodies of the record that comes in; then the oldest record.
     Shed,
 }
 
@@ -162,9 +162,12 @@ pub struct Retry {
     #[serde(with = "HumanDuration")]
     #[schemars(extend("x-min" = "1ms"))]
     pub max: Duration,
-    /// After this time the records are given up; "0s" is never.
+    /// A record whose first attempt is longer ago than this is given up at its next failure; "0s" is never.
     #[serde(with = "HumanDuration")]
     pub max_elapsed: Duration,
+    /// The longest pause that a backend may ask for (`Retry-After`). A pause by itself drops nothing.
+    #[serde(with = "HumanDuration")]
+    pub max_pause: Duration,
 }
 
 /// When to stop calling an exporter that keeps failing.
@@ -208,6 +211,7 @@ impl Default for Retry {
             initial: Duration::from_millis(100),
             max: Duration::from_secs(30),
             max_elapsed: Duration::from_secs(300),
+            max_pause: Duration::from_secs(300),
         }
     }
 }

@@ -1,112 +1,156 @@
-//! One exporter at work: its plugin, its queue, its breaker, and what the operator is told about it.
+//! One exporter at work: its plugin, what is decided about its records, and what is made of these decisions.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use plugin_api::Content;
-use tokio::time::Instant;
+use exporter_pipeline::{
+    Arrival, Batch, BatchId, BreakerState, Cause, DropReason, Effects, GivenUp, Next, Notice, Outcome,
+    Pipeline, Policy, Snapshot, Verdict,
+};
+use plugin_api::{Content, abi::status};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    backoff,
-    books::{DropReason, Snapshot},
-    breaker::{Breaker, BreakerState, Change, Permit},
-    dead_letter::{Cause, DeadLetter, DeadLetters},
-    item::Item,
+    dead_letter::{DeadLetter, DeadLetters},
     notice::Notices,
     observer::Observer,
     outlet::Outlet,
-    queue::{BatchLimits, Queue},
-    rate::RateLimit,
+    visible::{Records, reduced},
 };
 use crate::{
-    loader::{Plugin, State},
+    loader::{CallFailed, ExportOutcome, Plugin, RecordVerdict, State},
     recorder::Record,
 };
 
-/// How one exporter is fed, worked out from the operator's settings and the plugin's descriptor.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub content: Content,
-    pub batch: BatchLimits,
-    /// Bytes of one record that the backend, a batch and the queue can take.
-    pub max_record_bytes: u64,
-    pub retry: backoff::Settings,
-    pub call_timeout: Duration,
-    pub max_panics: u32,
-    pub workers: usize,
-}
+/// How long a plugin that takes no calls is left alone before it is looked at again.
+const UNAVAILABLE_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub(crate) struct Exporter {
     pub name: Arc<str>,
     pub plugin: Plugin,
-    pub settings: Settings,
-    pub queue: Queue,
+    /// What it may see.
+    pub content: Content,
+    pub policy: Policy,
     pub observer: Observer,
     pub notices: Notices,
     pub outlet: Outlet,
-    /// What was in flight when the drivers were stopped.
-    stranded: Mutex<Vec<DeadLetter>>,
-    state: Mutex<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    breaker: Breaker,
-    rate: RateLimit,
-    panics: u32,
-    last_error: Option<String>,
+    call_timeout: Duration,
+    /// Nothing of anyone's runs while this is locked.
+    pipeline: Mutex<Pipeline<Arc<Record>>>,
+    /// Whoever waits for the next batch is to ask again.
+    changed: Notify,
+    last_error: Mutex<Option<String>>,
 }
 
 impl Exporter {
-    pub(crate) fn new(
+    pub(super) fn new(
         plugin: Plugin,
-        settings: Settings,
-        queue: Queue,
-        breaker: Breaker,
-        rate: RateLimit,
+        content: Content,
+        policy: Policy,
+        call_timeout: Duration,
         observer: Observer,
         outlet: Outlet,
     ) -> Self {
         let name: Arc<str> = plugin.name().into();
+        let pipeline = Pipeline::new(policy.clone(), fastrand::u64(..), Instant::now().into_std());
         Self {
             notices: Notices::new(name.clone()),
             name,
             plugin,
-            settings,
-            queue,
+            content,
+            policy,
             observer,
             outlet,
-            stranded: Mutex::default(),
-            state: Mutex::new(Shared { breaker, rate, panics: 0, last_error: None }),
+            call_timeout,
+            pipeline: Mutex::new(pipeline),
+            changed: Notify::new(),
+            last_error: Mutex::default(),
         }
     }
 
-    /// Queues what this exporter may see of `records`. Never waits.
+    /// Queues records that this exporter may see as they are. Never waits. One thread alone submits.
     pub(crate) fn submit(&self, records: &[Arc<Record>]) {
-        let now = Instant::now();
-        self.queue.push(records.iter().filter_map(|record| self.admit(record, now)));
+        let mut room = self.lock().room();
+        let arrival = |record: &Arc<Record>| {
+            let size = record.size() as u64;
+            let smaller = room.wanted(size).and_then(|wanted| reduced(record, wanted));
+            let smaller = smaller.map(|smaller| (smaller.clone(), smaller.size() as u64));
+            Arrival { item: record.clone(), size, smaller }
+        };
+        let arrivals: Vec<_> = records.iter().map(arrival).collect();
+        let effects = self.lock().admit(arrivals, now());
+        self.act(effects);
     }
 
-    /// A record over the backend's limit loses bodies; one that is still over it is dropped and counted.
-    fn admit(&self, record: &Arc<Record>, now: Instant) -> Option<Item> {
-        let item = Item::new(record.clone(), self.settings.content, now);
-        let limit = self.settings.max_record_bytes;
-        if item.size() <= limit {
-            return Some(item);
-        }
-        let smaller = item.shed_to(limit).filter(|item| item.size() <= limit);
-        match &smaller {
-            Some(_) => self.queue.count_shed_body(),
-            None => {
-                self.queue.refuse(DropReason::Oversize);
-                let message = format!("more than {limit} bytes even without its bodies");
-                self.lose(&item, DropReason::Oversize, message, 0);
+    /// Nothing more is submitted.
+    pub(crate) fn close(&self) {
+        let effects = self.lock().close();
+        self.act(effects);
+    }
+
+    /// Accounts for everything that is left: so many records, and their letters where letters are wanted.
+    pub(super) fn abandon(&self) -> (usize, Vec<DeadLetter>) {
+        let mut effects = self.lock().abandon(DropReason::Shutdown);
+        let left = std::mem::take(&mut effects.given_up);
+        self.act(effects);
+        (left.len(), left.into_iter().filter_map(|lost| self.letter(lost)).collect())
+    }
+
+    /// The next batch; `None` when there will be none.
+    pub(super) async fn next(&self) -> Option<Batch<Arc<Record>>> {
+        loop {
+            let changed = self.changed.notified();
+            if self.plugin.state() != State::Running {
+                let _ = tokio::time::timeout(UNAVAILABLE_PAUSE, changed).await;
+                continue;
+            }
+            let next = self.lock().next(now());
+            match next {
+                Next::Send(batch) => return Some(batch),
+                Next::Closed => return None,
+                Next::Wait(None) => changed.await,
+                Next::Wait(Some(until)) => {
+                    let _ = tokio::time::timeout_at(until.into(), changed).await;
+                }
             }
         }
-        smaller
+    }
+
+    /// Makes the call, and enters what became of it.
+    pub(super) async fn send(&self, worker: usize, batch: Batch<Arc<Record>>) {
+        let Batch { id, items, attempt } = batch;
+        self.observer.batch(items.len());
+        let only = if let [only] = &items[..] { Some(only.clone()) } else { None };
+        let started = Instant::now();
+        let answer = self.plugin.export(worker, Arc::new(Records(items)), attempt, self.call_timeout).await;
+        let kind = answer.as_ref().map_or("unanswered", |outcome| outcome.status.as_str());
+        self.observer.call(kind, started.elapsed());
+        self.settle(id, outcome(answer, only.as_deref()), kind);
+    }
+
+    /// Enters the outcome of a batch of which there will be no other.
+    pub(super) fn settle_failed(&self, id: BatchId, message: &str) {
+        self.settle(id, (Outcome::of(status::FAULT, message), 0), "unanswered");
+    }
+
+    fn settle(&self, id: BatchId, (outcome, faults): (Outcome<Arc<Record>>, u32), kind: &'static str) {
+        let effects = self.lock().settle(id, outcome, now());
+        self.act_on(effects, faults, kind);
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.lock().snapshot()
+    }
+
+    pub(crate) fn breaker_state(&self) -> BreakerState {
+        self.lock().breaker()
+    }
+
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The dead letters, when there is a file for them.
@@ -117,103 +161,100 @@ impl Exporter {
         }
     }
 
-    /// Tells of a record that is given up. The books know of it already.
-    pub(super) fn lose(&self, item: &Item, cause: impl Into<Cause>, message: String, attempts: u32) {
-        if self.outlet.wants_letters() {
-            self.outlet.lost(DeadLetter::new(&self.name, item, cause.into(), message, attempts));
+    fn act(&self, effects: Effects<Arc<Record>>) {
+        self.act_on(effects, 0, "");
+    }
+
+    /// Does what a step asks for. `kind` is the status of the call that was settled, for the log.
+    fn act_on(&self, mut effects: Effects<Arc<Record>>, faults: u32, kind: &'static str) {
+        if effects.wake {
+            self.changed.notify_waiters();
         }
-    }
-
-    /// Keeps what is still in flight when its driver is stopped; [`Self::take_stranded`] has it then.
-    pub(super) fn strand<'a>(&self, items: impl Iterator<Item = &'a Item>, attempts: u32) {
-        if self.outlet.wants_letters() {
-            let letters = items.map(|item| self.stopped(item, attempts));
-            self.stranded.lock().unwrap_or_else(PoisonError::into_inner).extend(letters);
+        self.tell_delivered(&effects.delivered);
+        for letter in effects.given_up.drain(..).filter_map(|lost| self.letter(lost)) {
+            self.outlet.lost(letter);
         }
-    }
-
-    pub(super) fn take_stranded(&self) -> Vec<DeadLetter> {
-        std::mem::take(&mut *self.stranded.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The letter of a record that the end came before.
-    pub(super) fn stopped(&self, item: &Item, attempts: u32) -> DeadLetter {
-        let message = "the gateway stopped before it was delivered";
-        DeadLetter::new(&self.name, item, DropReason::Shutdown.into(), message, attempts)
-    }
-
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        self.queue.snapshot()
-    }
-
-    pub(crate) fn breaker_state(&self) -> BreakerState {
-        self.lock().breaker.state()
-    }
-
-    pub(crate) fn last_error(&self) -> Option<String> {
-        self.lock().last_error.clone()
-    }
-
-    /// Whether a call may be made, by the breaker and by the state of the plugin.
-    pub(crate) fn permit(&self, now: Instant) -> Permit {
-        match self.plugin.state() {
-            State::Running => self.lock().breaker.permit(now),
-            State::Stuck { .. } | State::Disabled { .. } | State::Stopped => {
-                Permit::Wait(now + Duration::from_millis(200))
-            }
+        for notice in &effects.notices {
+            self.remember_error(notice);
+            self.notices.tell(notice, kind);
         }
-    }
-
-    /// How long the rate limit asks to wait before a call with `records` records.
-    pub(crate) fn rate_delay(&self, records: usize, now: Instant) -> Duration {
-        self.lock().rate.take(records, now)
-    }
-
-    /// The call did its work, though some records may have failed: the breaker rests, the panics in a row end.
-    pub(crate) fn call_succeeded(&self) {
-        let change = {
-            let mut state = self.lock();
-            state.panics = 0;
-            state.breaker.succeeded()
-        };
-        if change == Change::Closed {
-            self.notices.recovered();
+        self.observer.retries(effects.retries);
+        let faults = u64::from(faults) + effects.faults;
+        if faults > 0 {
+            self.observer.faults(faults);
+            self.notices.faults(faults);
         }
-    }
-
-    pub(crate) fn call_failed(&self, failure: &Failure<'_>, now: Instant) {
-        let (change, panics) = {
-            let mut state = self.lock();
-            state.panics = if failure.is_panic { state.panics + 1 } else { 0 };
-            state.last_error = Some(failure.message.to_owned());
-            (state.breaker.failed(now, failure.is_unauthorized), state.panics)
-        };
-        if change == Change::Opened {
-            self.notices.breaker_opened(failure);
-        } else {
-            self.notices.call_failed(failure);
-        }
-        if panics >= self.settings.max_panics {
-            let reason = format!("{panics} panics in a row, the last one: {}", failure.message);
+        if let Some(reason) = effects.disable.take() {
             self.notices.disabled(&reason);
             self.plugin.disable(reason);
         }
     }
 
-    pub(crate) fn note_error(&self, message: String) {
-        self.lock().last_error = Some(message);
+    fn tell_delivered(&self, records: &[Arc<Record>]) {
+        for record in records {
+            self.observer.delivered_after(record.finished.elapsed());
+        }
+        if self.outlet.wants_deliveries() && !records.is_empty() {
+            self.outlet.delivered(records.iter().map(|record| record.id).collect());
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is kept of a record that is given up. What a full queue drops is no dead letter: its rate is that of the
+    /// traffic.
+    fn letter(&self, lost: GivenUp<Arc<Record>>) -> Option<DeadLetter> {
+        let GivenUp { item, cause, mut message, attempts } = lost;
+        let is_overflow = matches!(cause, Cause::Dropped(DropReason::QueueFull | DropReason::Shed));
+        if is_overflow || !self.outlet.wants_letters() {
+            return None;
+        }
+        if cause == Cause::Dropped(DropReason::Shutdown) {
+            message = "the gateway stopped before it was delivered".to_owned();
+        }
+        Some(DeadLetter::new(&self.name, &item, cause.into(), message, attempts))
+    }
+
+    fn remember_error(&self, notice: &Notice) {
+        let (Notice::CallFailed { message }
+        | Notice::BreakerOpened { message, .. }
+        | Notice::Refused { message }
+        | Notice::Rejected { message, .. }) = notice
+        else {
+            return;
+        };
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.clone());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pipeline<Arc<Record>>> {
+        self.pipeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A failed call, as the breaker and the log see it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Failure<'a> {
-    pub kind: &'static str,
-    pub message: &'a str,
-    pub is_unauthorized: bool,
-    pub is_panic: bool,
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// What a call said, and how often the plugin spoke of records that are not there. `only` is the record of a batch of one.
+fn outcome(answer: Result<ExportOutcome, CallFailed>, only: Option<&Record>) -> (Outcome<Arc<Record>>, u32) {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(failed) => return (Outcome::of(status::TIMEOUT, failed.to_string()), 0),
+    };
+    let status = answer.status.code();
+    let smaller = only.filter(|_| status == status::TOO_LARGE).and_then(|record| reduced(record, 0));
+    let outcome = Outcome {
+        status,
+        message: answer.message,
+        verdicts: answer.verdicts.into_iter().map(|given| given.map(verdict)).collect(),
+        retry_after: answer.retry_after,
+        smaller: smaller.map(|smaller| (smaller.clone(), smaller.size() as u64)),
+    };
+    (outcome, answer.faults)
+}
+
+fn verdict(given: RecordVerdict) -> Verdict {
+    let code = given.code();
+    let (RecordVerdict::Retry { reason } | RecordVerdict::Rejected { reason }) = given else {
+        return Verdict { code, reason: String::new() };
+    };
+    Verdict { code, reason }
 }

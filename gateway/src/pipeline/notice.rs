@@ -5,10 +5,9 @@ use std::{
     time::Duration,
 };
 
+use exporter_pipeline::{Notice, Opened};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
-
-use super::{books::RejectReason, exporter::Failure};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
@@ -16,8 +15,11 @@ const INTERVAL: Duration = Duration::from_secs(30);
 pub(crate) struct Notices {
     plugin: Arc<str>,
     failures: Mutex<Repeats>,
+    refusals: Mutex<Repeats>,
     rejections: Mutex<Repeats>,
+    drops: Mutex<Repeats>,
     faults: Mutex<Repeats>,
+    scrapes: Mutex<Repeats>,
     dead_letters: Mutex<Repeats>,
 }
 
@@ -27,45 +29,77 @@ impl Notices {
         Self {
             plugin,
             failures: repeats(),
+            refusals: repeats(),
             rejections: repeats(),
+            drops: repeats(),
             faults: repeats(),
+            scrapes: repeats(),
             dead_letters: repeats(),
         }
     }
 
-    pub(crate) fn call_failed(&self, failure: &Failure<'_>) {
-        if let Some(suppressed) = due(&self.failures, 1) {
-            let (plugin, kind, message) = (&*self.plugin, failure.kind, failure.message);
-            warn!(plugin, kind, suppressed, "an export failed and will be retried: {message}");
+    /// `kind` is the status of the call that the notice is about.
+    pub(super) fn tell(&self, notice: &Notice, kind: &'static str) {
+        let plugin = &*self.plugin;
+        match notice {
+            Notice::CallFailed { message } => {
+                if let Some(suppressed) = due(&self.failures, 1) {
+                    warn!(plugin, kind, suppressed, "an export failed and will be retried: {message}");
+                }
+            }
+            Notice::BreakerOpened { why, message } => self.breaker_opened(*why, kind, message),
+            Notice::Recovered => info!(plugin, "exports succeed again; circuit breaker closed"),
+            Notice::Refused { message } => {
+                if let Some(suppressed) = due(&self.refusals, 1) {
+                    let why = "it waits until the backend takes another one or refuses more, which tells a bad \
+                               record from a wrong set-up";
+                    warn!(plugin, kind, suppressed, "the backend refused a record; {why}: {message}");
+                }
+            }
+            Notice::Rejected { reason, records, message } => {
+                if let Some(suppressed) = due(&self.rejections, *records) {
+                    let reason = reason.label();
+                    warn!(plugin, reason, records, suppressed, "the backend rejected records: {message}");
+                }
+            }
+            Notice::Dropped { reason, records } => {
+                if let Some(suppressed) = due(&self.drops, *records) {
+                    warn!(plugin, records, reason = reason.label(), suppressed, "records dropped");
+                }
+            }
         }
     }
 
-    pub(crate) fn breaker_opened(&self, failure: &Failure<'_>) {
-        let (plugin, kind, message) = (&*self.plugin, failure.kind, failure.message);
-        if failure.is_unauthorized {
-            error!(plugin, kind, "the backend refuses the credentials; circuit breaker open: {message}");
-        } else {
-            warn!(plugin, kind, "circuit breaker open after failed exports, the last one: {message}");
+    fn breaker_opened(&self, why: Opened, kind: &'static str, message: &str) {
+        let plugin = &*self.plugin;
+        match why {
+            Opened::Unauthorized => {
+                error!(plugin, kind, "the backend refuses the credentials; circuit breaker open: {message}");
+            }
+            Opened::SetUp => error!(
+                plugin,
+                kind,
+                "the backend refuses every record, so the set-up is at fault, not the records: check the address and \
+                 the settings; circuit breaker open, the records wait: {message}"
+            ),
+            Opened::Failures => {
+                warn!(plugin, kind, "circuit breaker open after failed exports, the last one: {message}");
+            }
         }
-    }
-
-    pub(crate) fn recovered(&self) {
-        info!(plugin = &*self.plugin, "exports succeed again; circuit breaker closed");
     }
 
     pub(crate) fn disabled(&self, reason: &str) {
         error!(plugin = &*self.plugin, "disabled: {reason}");
     }
 
-    pub(crate) fn rejected(&self, records: usize, reason: RejectReason, message: &str) {
-        if let Some(suppressed) = due(&self.rejections, records as u64) {
-            let (plugin, reason) = (&*self.plugin, reason.label());
-            warn!(plugin, reason, records, suppressed, "the backend rejected records: {message}");
+    pub(crate) fn scrape_failed(&self, why: &str) {
+        if let Some(suppressed) = due(&self.scrapes, 1) {
+            warn!(plugin = &*self.plugin, suppressed, "its metrics are missing from /metrics: {why}");
         }
     }
 
-    pub(crate) fn faults(&self, faults: u32) {
-        if let Some(suppressed) = due(&self.faults, u64::from(faults)) {
+    pub(crate) fn faults(&self, faults: u64) {
+        if let Some(suppressed) = due(&self.faults, faults) {
             let plugin = &*self.plugin;
             error!(
                 plugin,
@@ -81,10 +115,6 @@ impl Notices {
             let plugin = &*self.plugin;
             error!(plugin, records, suppressed, "dead letters could not be written and are lost: {why}");
         }
-    }
-
-    pub(crate) fn gave_up(&self, records: usize, reason: &'static str) {
-        warn!(plugin = &*self.plugin, records, reason, "records dropped");
     }
 }
 

@@ -72,15 +72,15 @@ impl Observer {
         self.instruments.delivery_delay.record(delay.as_secs_f64(), &self.plugin);
     }
 
-    pub(crate) fn retry(&self) {
-        self.retries.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn retries(&self, retries: u64) {
+        self.retries.fetch_add(retries, Ordering::Relaxed);
     }
 
-    pub(crate) fn faults(&self, faults: u32) {
-        self.faults.fetch_add(u64::from(faults), Ordering::Relaxed);
+    pub(crate) fn faults(&self, faults: u64) {
+        self.faults.fetch_add(faults, Ordering::Relaxed);
     }
 
-    /// Batches, or parts of them, that were sent again.
+    /// Records, or batches that failed as a whole, that were sent again.
     pub(crate) fn all_retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
     }

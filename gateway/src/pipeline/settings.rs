@@ -1,19 +1,15 @@
 //! How an exporter is fed: the operator's settings over the plugin's defaults, the backend's limits over both.
 
+use exporter_pipeline::{BatchLimits, Capacity, CircuitBreaker, OnFull, Policy, RateLimits, Retry};
 use plugin_api::{Content, Description};
-use tokio::time::Instant;
 use tracing::error;
 
 use super::{
-    backoff,
-    breaker::{self, Breaker},
     config,
     dead_letter::{self, DeadLetters},
-    exporter::{Exporter, Settings},
+    exporter::Exporter,
     observer::{Instruments, Observer},
     outlet::Outlet,
-    queue::{BatchLimits, Capacity, OnFull, Queue},
-    rate::RateLimit,
 };
 use crate::{config::ByteSize, loader::Plugin};
 
@@ -23,18 +19,10 @@ pub(super) fn exporter(
     instruments: &Instruments,
     outlet: Outlet,
 ) -> Exporter {
-    let settings = settings(plugin.description(), entry);
-    let capacity = Capacity { records: entry.queue.max_records, bytes: entry.queue.max_bytes.bytes() };
-    let queue = Queue::new(capacity, on_full(entry.queue.on_full), settings.batch);
-    let breaker = Breaker::new(breaker::Settings {
-        failures: entry.circuit_breaker.failures,
-        cool_down: entry.circuit_breaker.cool_down,
-        max_cool_down: entry.circuit_breaker.max_cool_down,
-    });
-    let limit = &entry.rate_limit;
-    let rate = RateLimit::new(limit.records_per_second, limit.requests_per_second, Instant::now());
+    let content = content(entry.content).min(plugin.description().content);
+    let policy = Policy { keep_whole: outlet.wants_letters(), ..policy(plugin.description(), entry) };
     let observer = Observer::new(instruments.clone(), &entry.name);
-    Exporter::new(plugin, settings, queue, breaker, rate, observer, outlet)
+    Exporter::new(plugin, content, policy, entry.call_timeout, observer, outlet)
 }
 
 /// The entry's dead letters, if it wants any.
@@ -56,25 +44,34 @@ pub(super) fn dead_letters(entry: &config::Plugin) -> Outlet {
     }
 }
 
-fn settings(plugin: &Description, entry: &config::Plugin) -> Settings {
-    let batch = batch(plugin, entry);
+fn policy(plugin: &Description, entry: &config::Plugin) -> Policy {
     let limits = &plugin.limits;
-    Settings {
-        content: content(entry.content).min(plugin.content),
-        batch,
+    Policy {
+        capacity: Capacity { records: entry.queue.max_records, bytes: entry.queue.max_bytes.bytes() },
+        on_full: on_full(entry.queue.on_full),
         max_record_bytes: limits
             .max_record_bytes
             .unwrap_or(u64::MAX)
-            .min(limits.max_bytes.unwrap_or(u64::MAX))
-            .min(entry.queue.max_bytes.bytes()),
-        retry: backoff::Settings {
+            .min(limits.max_bytes.unwrap_or(u64::MAX)),
+        batch: batch(plugin, entry),
+        retry: Retry {
             initial: entry.retry.initial,
             max: entry.retry.max,
             max_elapsed: entry.retry.max_elapsed,
+            max_pause: entry.retry.max_pause,
         },
-        call_timeout: entry.call_timeout,
+        breaker: CircuitBreaker {
+            failures: entry.circuit_breaker.failures,
+            cool_down: entry.circuit_breaker.cool_down,
+            max_cool_down: entry.circuit_breaker.max_cool_down,
+        },
+        rate: RateLimits {
+            records_per_second: entry.rate_limit.records_per_second,
+            requests_per_second: entry.rate_limit.requests_per_second,
+        },
         max_panics: entry.max_panics,
         workers: if plugin.concurrent { entry.workers.max(1) } else { 1 },
+        keep_whole: false,
     }
 }
 
@@ -128,31 +125,22 @@ mod tests {
     fn the_operator_overrides_the_plugin_and_the_backend_caps_both() {
         let mut entry = config::Plugin::new("x", "x.so");
         let plugin = description(&serde_json::json!({ "limits": { "max_records": 100 } }));
-        let defaults = settings(&plugin, &entry);
+        let defaults = policy(&plugin, &entry);
         assert_eq!(defaults.batch.max_records, 100);
         assert_eq!(defaults.batch.max_bytes, 1000);
         assert_eq!(defaults.batch.max_delay, Duration::from_secs(1));
         entry.batch.max_records = Some(10);
         entry.batch.max_delay = Some(Duration::from_millis(5));
-        let set = settings(&plugin, &entry);
+        let set = policy(&plugin, &entry);
         assert_eq!(set.batch.max_records, 10);
         assert_eq!(set.batch.max_delay, Duration::from_millis(5));
-    }
-
-    #[test]
-    fn an_exporter_sees_no_more_than_it_needs_and_no_more_than_it_may() {
-        let mut entry = config::Plugin::new("x", "x.so");
-        assert_eq!(settings(&description(&serde_json::json!({})), &entry).content, Content::Metadata);
-        entry.content = config::Content::None;
-        let full = description(&serde_json::json!({ "content": "full" }));
-        assert_eq!(settings(&full, &entry).content, Content::None);
     }
 
     #[test]
     fn several_workers_only_where_the_plugin_allows_it() {
         let mut entry = config::Plugin::new("x", "x.so");
         entry.workers = 4;
-        assert_eq!(settings(&description(&serde_json::json!({})), &entry).workers, 1);
-        assert_eq!(settings(&description(&serde_json::json!({ "concurrent": true })), &entry).workers, 4);
+        assert_eq!(policy(&description(&serde_json::json!({})), &entry).workers, 1);
+        assert_eq!(policy(&description(&serde_json::json!({ "concurrent": true })), &entry).workers, 4);
     }
 }

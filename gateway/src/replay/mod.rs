@@ -44,6 +44,9 @@ pub(crate) enum ReplayError {
         #[source]
         error: io::Error,
     },
+    /// The system's: there is no thread to deliver on.
+    #[error("the system gives no thread to deliver on: {0}")]
+    Thread(#[source] io::Error),
     /// The operator's: two replays would send the same records.
     #[error("another replay of these records is under way: it holds {}; wait for its end", path.display())]
     UnderWay { path: PathBuf },

@@ -158,7 +158,9 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{DropReason, RejectReason, dead_letter::decode};
+    use exporter_pipeline::{DropReason, RejectReason};
+
+    use crate::pipeline::dead_letter::decode;
 
     fn id(number: u128) -> Uuid {
         Uuid::from_u128(number)

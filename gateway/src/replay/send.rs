@@ -20,7 +20,7 @@ use super::{
 use crate::{
     loader::Plugin,
     pipeline::{
-        Exporter, Fate, Instruments, Outlet, Pipeline, config,
+        Exporter, Exporters, Fate, Instruments, Outlet, config,
         dead_letter::{DeadLetter, family, members},
     },
     recorder::Record,
@@ -130,8 +130,8 @@ impl Replay {
         let batch = entry.batch.max_delay.unwrap_or(plugin.description().batch.max_delay);
         entry.batch.max_delay = Some(batch.min(MAX_DELAY));
         let (sender, fates) = mpsc::unbounded_channel();
-        let exporter = Pipeline::exporter_with(plugin, &entry, instruments, Outlet::Watcher(sender));
-        let capacity = exporter.queue.capacity();
+        let exporter = Exporter::with(plugin, &entry, instruments, Outlet::Watcher(sender));
+        let capacity = exporter.policy.capacity;
         let delivered = std::mem::take(&mut survey.delivered);
         let plan = Plan::new(delivered, capacity.records, capacity.bytes);
         Ok(Self { survey, notes, plan, exporter, fates })
@@ -147,7 +147,7 @@ impl Replay {
         interrupted: impl Future<Output = ()>,
         drain_timeout: Duration,
     ) -> Result<Tally, ReplayError> {
-        let drivers = Pipeline::new(vec![self.exporter.clone()]).start();
+        let drivers = Exporters::new(vec![self.exporter.clone()]).start().map_err(ReplayError::Thread)?;
         let mut progress = Progress::of(self.survey.tally.wanted);
         let end = self.send(&mut progress, interrupted).await;
         let timeout = match end {
@@ -185,8 +185,12 @@ impl Replay {
         let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
         let end = loop {
             self.submit(&mut next, &mut lines)?;
-            if next.is_none() && self.plan.is_idle() {
-                break End::Done;
+            if next.is_none() {
+                // Nothing comes after the last record by which a refused one could be judged.
+                self.exporter.close();
+                if self.plan.is_idle() {
+                    break End::Done;
+                }
             }
             tokio::select! {
                 Some(fate) = self.fates.recv() => {

@@ -3,15 +3,10 @@
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
+use exporter_pipeline::{self as pipeline, DropReason, RejectReason};
 use uuid::Uuid;
 
-use crate::{
-    pipeline::{
-        books::{DropReason, RejectReason},
-        item::Item,
-    },
-    recorder::Record,
-};
+use crate::recorder::Record;
 
 /// A record that was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,16 +48,24 @@ impl From<DropReason> for Cause {
     }
 }
 
+impl From<pipeline::Cause> for Cause {
+    fn from(cause: pipeline::Cause) -> Self {
+        match cause {
+            pipeline::Cause::Rejected(reason) => reason.into(),
+            pipeline::Cause::Dropped(reason) => reason.into(),
+        }
+    }
+}
+
 impl DeadLetter {
-    /// What the exporter may see of a record, given up now.
+    /// A record as its exporter sees it, given up now.
     pub(crate) fn new(
         plugin: &Arc<str>,
-        item: &Item,
+        record: &Record,
         cause: Cause,
         message: impl Into<Cow<'static, str>>,
         attempts: u32,
     ) -> Self {
-        let (record, [metrics, request, response]) = (item.record(), item.parts());
         Self {
             id: record.id,
             time: SystemTime::now(),
@@ -70,10 +73,10 @@ impl DeadLetter {
             cause,
             message: message.into(),
             attempts,
-            before_streamed_data: record.before_streamed_data.filter(|_| !response.is_empty()),
-            metrics,
-            request,
-            response,
+            before_streamed_data: record.before_streamed_data,
+            metrics: record.metrics.clone(),
+            request: record.request.clone(),
+            response: record.response.clone(),
         }
     }
 

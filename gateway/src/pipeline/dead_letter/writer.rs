@@ -179,20 +179,15 @@ fn write(mut letters: mpsc::UnboundedReceiver<Pending>, mut appender: Appender, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{
-        books::RejectReason,
-        dead_letter::{Cause, decode},
-        item::Item,
-    };
-    use crate::recorder::Record;
+    use crate::{pipeline::dead_letter::decode, recorder::Record};
 
     fn letter(bytes: usize) -> DeadLetter {
         let id = uuid::Uuid::now_v7();
         let metrics = format!("{{\"id\":\"{id}\"}}");
         let body = format!("\"{}\"", "x".repeat(bytes));
         let record = Record { id, ..Record::of_parts(metrics.into(), body.into(), bytes::Bytes::new()) };
-        let item = Item::new(Arc::new(record), plugin_api::Content::Full, tokio::time::Instant::now());
-        DeadLetter::new(&"x".into(), &item, Cause::from(RejectReason::Record), "no", 1)
+        let cause = exporter_pipeline::Cause::Rejected(exporter_pipeline::RejectReason::Record);
+        DeadLetter::new(&"x".into(), &record, cause.into(), "no", 1)
     }
 
     fn start(path: PathBuf, pending_bytes: u64) -> DeadLetters {

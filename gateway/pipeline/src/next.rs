@@ -1,6 +1,6 @@
 //! What is sent next, and when.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     batch::{Batch, BatchId, Next},
@@ -135,11 +135,18 @@ impl<T: Clone> Pipeline<T> {
             || self.batch_ready_at().is_some_and(|at| at <= now)
     }
 
-    /// When a batch is ready even if nothing more comes.
+    /// When a batch is ready even if nothing more comes. A parked record waits for company, too, but no longer than for
+    /// its next retry.
     fn batch_ready_at(&self) -> Option<Instant> {
-        let delay = if self.is_closed { std::time::Duration::ZERO } else { self.policy.batch.max_delay };
-        let fresh = self.waiting.fresh.front().filter(|_| self.may_take_fresh()).map(|entry| entry.queued_at);
-        [fresh, self.waiting.next_due()].into_iter().flatten().min().map(|since| since + delay)
+        let (fresh_delay, parked_delay) = if self.is_closed {
+            (Duration::ZERO, Duration::ZERO)
+        } else {
+            (self.policy.batch.max_delay, self.policy.batch.max_delay.min(self.policy.retry.max))
+        };
+        let fresh = self.waiting.fresh.front().filter(|_| self.may_take_fresh());
+        let fresh = fresh.map(|entry| entry.queued_at + fresh_delay);
+        let parked = self.waiting.next_due().map(|due| due + parked_delay);
+        [fresh, parked].into_iter().flatten().min()
     }
 
     /// Fresh records are kept out of a backend that is down: as many batches as there are workers, and one more to tell a

@@ -2,7 +2,7 @@
 
 use std::{panic, str::FromStr, thread, time::Duration};
 
-use plugin_api::{Batch, ExportError};
+use plugin_api::{Batch, ExportError, Record};
 
 use crate::ledger::Delivered;
 
@@ -12,9 +12,17 @@ pub(crate) enum Behaviour {
     Ok,
     Retry(Option<Duration>),
     Reject,
-    TooLarge { over: usize },
+    TooLarge {
+        over: usize,
+    },
+    /// Too large without a record that contains this.
+    TooLargeBeside(String),
     Unauthorized,
     Poison(String),
+    /// Never done while a record with this text is in the batch.
+    Stall(String),
+    /// A record with this text is to be sent again, the others are delivered.
+    Defer(String),
     Panic,
     PanicPayload,
     Hang,
@@ -22,6 +30,7 @@ pub(crate) enum Behaviour {
     Slow(Duration),
     LieIndex,
     PerRecordMissing,
+    RejectEach,
     RejectHalf,
     RetryHalf,
     Thirds,
@@ -42,9 +51,12 @@ impl FromStr for Behaviour {
             "retry_after" => Self::Retry(Some(duration(needed()?)?)),
             "reject" => Self::Reject,
             "too_large" => Self::TooLarge { over: 0 },
+            "too_large_beside" => Self::TooLargeBeside(needed()?.to_owned()),
             "too_large_over" => Self::TooLarge { over: number(needed()?)? },
             "unauthorized" => Self::Unauthorized,
             "poison" => Self::Poison(needed()?.to_owned()),
+            "stall" => Self::Stall(needed()?.to_owned()),
+            "defer" => Self::Defer(needed()?.to_owned()),
             "panic" => Self::Panic,
             "panic_payload" => Self::PanicPayload,
             "hang" => Self::Hang,
@@ -52,6 +64,7 @@ impl FromStr for Behaviour {
             "slow" => Self::Slow(duration(needed()?)?),
             "lie_index" => Self::LieIndex,
             "per_record_missing" => Self::PerRecordMissing,
+            "reject_each" => Self::RejectEach,
             "reject_half" => Self::RejectHalf,
             "retry_half" => Self::RetryHalf,
             "thirds" => Self::Thirds,
@@ -86,7 +99,11 @@ impl Behaviour {
             Self::Poison(text) if contains(batch, text) => {
                 return (Delivered::None, Err(ExportError::reject("poison in the batch")));
             }
-            Self::TooLarge { .. } | Self::Poison(_) => {}
+            Self::TooLargeBeside(text) if !contains(batch, text) => {
+                return (Delivered::None, Err(ExportError::too_large("told to find it too large")));
+            }
+            Self::Stall(text) if contains(batch, text) => std::future::pending().await,
+            Self::TooLarge { .. } | Self::TooLargeBeside(_) | Self::Poison(_) | Self::Stall(_) => {}
             Self::Retry(None) => return (Delivered::None, Err(ExportError::retry("told to fail"))),
             Self::Retry(Some(delay)) => {
                 return (Delivered::None, Err(ExportError::retry("told to fail").after(*delay)));
@@ -95,7 +112,12 @@ impl Behaviour {
             Self::Unauthorized => {
                 return (Delivered::None, Err(ExportError::unauthorized("told to refuse the credentials")));
             }
-            Self::RejectHalf | Self::RetryHalf | Self::Thirds | Self::PerRecordMissing => {
+            Self::Defer(_)
+            | Self::RejectEach
+            | Self::RejectHalf
+            | Self::RetryHalf
+            | Self::Thirds
+            | Self::PerRecordMissing => {
                 return self.judge(batch);
             }
         }
@@ -105,10 +127,15 @@ impl Behaviour {
     /// The behaviours with a verdict for each record.
     fn judge(&self, batch: &Batch<'_>) -> (Delivered, Result<(), ExportError>) {
         let mut delivered = Vec::new();
-        for index in 0..batch.len() {
+        for (index, record) in batch.iter().enumerate() {
             match (self, index % 2, index % 3) {
+                (Self::Defer(text), ..) if record_contains(&record, text) => {
+                    batch.retry(index, "told to wait")
+                }
                 (Self::PerRecordMissing, ..) if index > 0 => {}
-                (Self::RejectHalf, 1, _) | (Self::Thirds, _, 2) => batch.reject(index, "told to reject it"),
+                (Self::RejectEach, ..) | (Self::RejectHalf, 1, _) | (Self::Thirds, _, 2) => {
+                    batch.reject(index, "told to reject it")
+                }
                 (Self::RetryHalf, 1, _) | (Self::Thirds, _, 1) => batch.retry(index, "told to retry it"),
                 _ => {
                     batch.delivered(index);
@@ -146,10 +173,12 @@ pub(crate) fn panic_with_a_bomb(message: &'static str) -> ! {
 }
 
 fn contains(batch: &Batch<'_>, text: &str) -> bool {
+    batch.iter().any(|record| record_contains(&record, text))
+}
+
+fn record_contains(record: &Record<'_>, text: &str) -> bool {
     let holds = |bytes: &[u8]| bytes.windows(text.len().max(1)).any(|window| window == text.as_bytes());
-    batch.iter().any(|record| {
-        holds(record.metrics_json()) || holds(record.request_json()) || holds(record.response_json())
-    })
+    holds(record.metrics_json()) || holds(record.request_json()) || holds(record.response_json())
 }
 
 fn number<N: FromStr>(text: &str) -> Result<N, String> {

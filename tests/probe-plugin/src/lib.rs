@@ -39,11 +39,13 @@ pub struct Config {
     /// What successive calls of `export` do; the last entry repeats. Empty means `ok`.
     ///
     /// `ok`; `retry`; `retry_after:DURATION` (retry, with that `Retry-After`); `reject`; `too_large`;
-    /// `unauthorized`; `too_large_over:N` (`too_large` for more than N records, else ok); `poison:TEXT` (`reject`
-    /// for a batch with a record that contains TEXT, else ok); `panic`; `panic_payload` (with a payload that panics
+    /// `unauthorized`; `too_large_over:N` (`too_large` for more than N records, else ok); `too_large_beside:TEXT` (`too_large` for a batch
+    /// without a record that contains TEXT); `poison:TEXT` (`reject`
+    /// for a batch with a record that contains TEXT, else ok); `stall:TEXT` (never done with such a batch: the deadline
+    /// cuts it off); `defer:TEXT` (such a record is to be sent again, the others are delivered); `panic`; `panic_payload` (with a payload that panics
     /// when dropped); `hang` (blocks the thread for ever); `block:DURATION` (blocks the thread, then ok);
     /// `slow:DURATION` (awaits, then ok; the deadline cuts it off); `lie_index` (a verdict for a record that is not
-    /// there, then ok); `per_record_missing` (says "per record" and judges only the first); `reject_half`,
+    /// there, then ok); `per_record_missing` (says "per record" and judges only the first); `reject_each`, `reject_half`,
     /// `retry_half` (every second record, beginning with the second; the others are delivered); `thirds` (delivered,
     /// retry, rejected, by index modulo 3); `log:N` (N log lines, then ok); `abort` (the whole process goes).
     script: Vec<String>,

@@ -158,8 +158,8 @@ async fn a_single_bad_record_is_told_with_its_words_and_stays_when_it_is_rejecte
 #[tokio::test]
 async fn records_out_of_retries_too_large_or_left_at_the_end_are_kept() {
     let exhausted = "retry.max_elapsed = \"50ms\"\ncircuit_breaker.failures = 1000000";
-    let open = "retry.max_elapsed = \"50ms\"\ncircuit_breaker.cool_down = \"1m\"\n\
-                circuit_breaker.max_cool_down = \"1m\"\nbatch.max_records = 1";
+    let open = "retry.max_elapsed = \"50ms\"\ncircuit_breaker.cool_down = \"60ms\"\n\
+                circuit_breaker.max_cool_down = \"60ms\"\nbatch.max_records = 1";
     for (keys, script, reason) in [
         (exhausted, "retry", "retry_exhausted"),
         (open, "unauthorized", "breaker_open_timeout"),
@@ -167,11 +167,14 @@ async fn records_out_of_retries_too_large_or_left_at_the_end_are_kept() {
     ] {
         let keys = format!("dead_letter = \"{DEAD}\"\n{keys}");
         let mut gateway = start(&keys, &format!("script = [\"{script}\"]")).await;
-        ask(&gateway, 3).await;
-        let books = gateway.settled("probe", 3).await;
-        assert_eq!(books["dropped"][reason], 3, "{books}");
+        ask(&gateway, 2).await;
+        if reason != "oversize" {
+            let books = gateway.settled("probe", 2).await;
+            assert_eq!(books["dropped"][reason], 2, "{books}");
+        }
+        // No other record is taken by which the large ones could be judged: they are, at the end.
         let letters = stopped(&mut gateway).await;
-        assert_eq!(ids(&letters).len(), 3);
+        assert_eq!(ids(&letters).len(), 2);
         for letter in letters {
             assert_eq!((&letter["fate"], &letter["reason"]), (&json!("dropped"), &json!(reason)));
             assert!(!letter["message"].as_str().unwrap().is_empty(), "{letter}");
@@ -206,7 +209,7 @@ async fn what_is_queued_or_in_flight_at_the_end_is_kept() {
 async fn an_exporter_that_may_not_see_bodies_has_none_in_its_dead_letters() {
     for content in ["metadata", "none"] {
         let keys = format!("{KEYS}\ncontent = \"{content}\"");
-        let mut gateway = start(&keys, r#"script = ["reject"]"#).await;
+        let mut gateway = start(&keys, r#"script = ["reject_each"]"#).await;
         ask(&gateway, 3).await;
         gateway.settled("probe", 3).await;
         let letters = stopped(&mut gateway).await;
@@ -233,7 +236,7 @@ async fn a_path_that_cannot_be_written_to_stops_no_delivery_and_check_finds_it_f
         "{checked:?}"
     );
     let gateway = gateway.start().await;
-    gateway.command("probe", "reject");
+    gateway.command("probe", "reject_each");
     ask(&gateway, 3).await;
     gateway.settled("probe", 3).await;
     wait_for("the failures", || async {
@@ -252,10 +255,10 @@ async fn a_path_that_cannot_be_written_to_stops_no_delivery_and_check_finds_it_f
 #[tokio::test]
 async fn a_full_disk_stops_no_delivery() {
     let keys = "batch.max_records = 1\ndead_letter = \"/dev/full\"";
-    let gateway = start(keys, r#"script = ["reject", "ok"]"#).await;
+    let gateway = start(keys, r#"script = ["reject_each", "ok"]"#).await;
     ask(&gateway, 5).await;
     let books = gateway.settled("probe", 5).await;
-    assert_eq!((&books["rejected"]["call"], &books["delivered"]), (&json!(1), &json!(4)), "{books}");
+    assert_eq!((&books["rejected"]["record"], &books["delivered"]), (&json!(1), &json!(4)), "{books}");
     wait_for("the failure", || async {
         (gateway.plugin("probe").await["dead_letter"]["failures"] == 1).then_some(())
     })
@@ -265,7 +268,8 @@ async fn a_full_disk_stops_no_delivery() {
 
 /// A folder with a configuration and `count` dead letters in rotated files, made by a gateway whose probe rejects.
 async fn rejected(keys: &str, count: usize) -> Running {
-    let mut gateway = start(&format!("dead_letter = \"{DEAD}\"\n{keys}"), r#"script = ["reject"]"#).await;
+    let mut gateway =
+        start(&format!("dead_letter = \"{DEAD}\"\n{keys}"), r#"script = ["reject_each"]"#).await;
     ask(&gateway, count).await;
     gateway.settled("probe", count).await;
     assert_eq!(gateway.stop().await, Some(0));

@@ -110,27 +110,32 @@ impl<T: Clone> Pipeline<T> {
         self.waiting.take_again(0)
     }
 
-    /// Parked records that are due, and fresh ones. While fresh ones wait, parked ones take at most half.
+    /// Parked records that are due, and fresh ones. While fresh ones wait, parked ones take at most half. A record that is
+    /// too large to go with others is kept out by none: each kind comes first in every second batch.
     fn take_together(&mut self, now: Instant) -> Option<Group<T>> {
         self.turn_of_fresh = false;
+        self.turn_of_parked = !self.turn_of_parked;
         let limits = self.policy.batch;
-        let mut entries = if self.waiting.fresh.is_empty() {
-            self.waiting.take_due(now, limits.max_records, limits.max_bytes, true)
-        } else {
-            // One that is larger than this share gets its chance in every second batch.
-            self.turn_of_large = !self.turn_of_large;
-            let half = (limits.max_records / 2, limits.max_bytes / 2);
-            self.waiting.take_due(now, half.0, half.1, self.turn_of_large)
+        let most_fresh = if self.seems_down() { 1 } else { limits.max_records };
+        let left = |entries: &[Entry<T>]| {
+            let bytes: u64 = entries.iter().map(|entry| entry.size).sum();
+            (limits.max_records.saturating_sub(entries.len()), limits.max_bytes.saturating_sub(bytes))
         };
-        let bytes = |entries: &[Entry<T>]| entries.iter().map(|entry| entry.size).sum::<u64>();
-        let records_left = limits.max_records.saturating_sub(entries.len());
-        let bytes_left = limits.max_bytes.saturating_sub(bytes(&entries));
-        let records_left = if self.seems_down() { records_left.min(1) } else { records_left };
-        entries.extend(self.waiting.take_fresh(records_left, bytes_left, entries.is_empty()));
+        let mut entries = Vec::new();
+        if !self.turn_of_parked {
+            entries = self.waiting.take_fresh(1, u64::MAX, true);
+        }
+        let most_fresh = most_fresh.saturating_sub(entries.len());
+        let (mut records, mut bytes) = left(&entries);
+        if !self.waiting.fresh.is_empty() {
+            (records, bytes) = (records.min(limits.max_records / 2), bytes.min(limits.max_bytes / 2));
+        }
+        entries.extend(self.waiting.take_due(now, records, bytes, entries.is_empty()));
+        let (records, bytes) = left(&entries);
+        entries.extend(self.waiting.take_fresh(records.min(most_fresh), bytes, entries.is_empty()));
         if self.waiting.fresh.is_empty() {
-            let records_left = limits.max_records.saturating_sub(entries.len());
-            let bytes_left = limits.max_bytes.saturating_sub(bytes(&entries));
-            entries.extend(self.waiting.take_due(now, records_left, bytes_left, entries.is_empty()));
+            let (records, bytes) = left(&entries);
+            entries.extend(self.waiting.take_due(now, records, bytes, entries.is_empty()));
         }
         entries.sort_by_key(|entry| entry.seq);
         (!entries.is_empty()).then(|| Group::of(entries, now))

@@ -39,8 +39,8 @@ pub struct Pipeline<T> {
     pub(crate) set_up_probes: usize,
     /// Whose turn it is where records that were sent before and fresh ones both could go.
     pub(crate) turn_of_fresh: bool,
-    /// Whether a parked record may be in the next batch though it is larger than a parked record's share.
-    pub(crate) turn_of_large: bool,
+    /// Whose turn it is in a batch that holds parked and fresh ones.
+    pub(crate) turn_of_parked: bool,
     pub(crate) next_seq: u64,
     pub(crate) next_batch: u64,
     pub(crate) is_closed: bool,
@@ -75,7 +75,7 @@ impl<T: Clone> Pipeline<T> {
             is_set_up_wrong: false,
             set_up_probes: 0,
             turn_of_fresh: false,
-            turn_of_large: false,
+            turn_of_parked: false,
             next_seq: 0,
             next_batch: 0,
             is_closed: false,
@@ -105,7 +105,7 @@ impl<T: Clone> Pipeline<T> {
     /// Calls, at most, of which one has a fresh record in it, from when one has waited for `max_delay`. Each of these may
     /// come before it:
     /// - a first retry of a batch for every worker, and of each of the others in this list;
-    /// - what is sent again, a large parked record, and what is sent again once more, which take turns with fresh ones;
+    /// - what is sent again, a parked record that fills a batch, and what is sent again once more, which take turns with fresh ones;
     /// - what is sent again as a probe of a set-up that was wrong, in turns with fresh ones, too.
     #[must_use]
     pub fn patience(&self) -> usize {

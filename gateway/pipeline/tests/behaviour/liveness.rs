@@ -272,3 +272,15 @@ fn a_record_that_no_backend_can_digest_is_found_even_when_nothing_else_is_sent()
         assert_eq!(scene.delivered.len(), 9, "{bad}");
     }
 }
+
+#[test]
+fn a_fresh_record_that_fills_a_batch_is_not_kept_out_by_small_ones_that_are_retried_for_ever() {
+    let mut policy = small_batches();
+    (policy.batch.max_bytes, policy.retry.max) = (100, Duration::ZERO);
+    let mut scene = Scene::new(policy);
+    scene.admit_sized([(0, 5), (1, 100), (2, 1000)]);
+    scene.run(20 * SECOND, |items, _| {
+        verdicts(items, |number| if number == 0 { verdict::RETRY } else { verdict::DELIVERED })
+    });
+    assert_eq!(scene.delivered.len(), 2);
+}

@@ -229,22 +229,22 @@ impl World {
         let Some(id) = self.in_flight.keys().nth(place).copied() else { return };
         let (batch, _) = &self.in_flight[&id];
         let outcome = self.backend.answer(&mut self.rng, &batch.items);
-        self.settle(id, outcome);
+        self.settle(id, &outcome);
     }
 
-    fn settle(&mut self, id: BatchId, outcome: Outcome<Item>) {
+    fn settle(&mut self, id: BatchId, outcome: &Outcome<Item>) {
         self.tell(|| format!("settle {id:?} {outcome:?}"));
         let (batch, sent_at) = self.in_flight.remove(&id).unwrap();
         self.settled.push(id);
         self.settled.drain(..self.settled.len().saturating_sub(4));
         let before = self.pipeline.breaker();
-        let fates = Fates::of(&batch, &outcome);
+        let fates = Fates::of(&batch, outcome);
         let effects = self.pipeline.settle(id, outcome.clone(), self.now);
         self.tell(|| format!("       {effects:?}"));
-        fates.check(&mut self.ledger, &outcome, &effects, &self.policy, before, self.now);
+        fates.check(&mut self.ledger, outcome, &effects, &self.policy, before, self.now);
         assert_eq!(effects.wake, self.policy.workers > 1 || self.ledger.is_closed);
         let after = self.pipeline.breaker();
-        self.calls.settle(&batch, &outcome, (before, after), &effects, &self.policy, (sent_at, self.now));
+        self.calls.settle(&batch, outcome, (before, after), &effects, &self.policy, (sent_at, self.now));
         self.told_of_losses(&effects);
         // Whoever made the call asks for more.
         self.woken(true);

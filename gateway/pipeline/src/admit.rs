@@ -69,21 +69,17 @@ impl<T: Clone> Pipeline<T> {
         let is_short = self.policy.on_full == OnFull::Shed
             && self.has_place()
             && size > self.policy.capacity.bytes.saturating_sub(self.bytes());
-        if size <= limit && !is_short {
-            effects.freed.extend(smaller.map(|(item, _)| item));
-        } else {
-            match smaller.filter(|(_, smaller)| *smaller < size && *smaller <= limit) {
-                Some((item, size)) => {
-                    self.shed_bodies += 1;
-                    effects.freed.push(std::mem::replace(&mut entry.item, item));
-                    (entry.size, entry.held) = (size, size);
-                }
-                None if size > limit => {
-                    let message = format!("more than {limit} bytes even without its bodies");
-                    return self.drop_entry(effects, entry, DropReason::Oversize, message);
-                }
-                None => {}
+        match smaller {
+            Some((item, smaller)) if (size > limit || is_short) && smaller < size && smaller <= limit => {
+                self.shed_bodies += 1;
+                effects.freed.push(std::mem::replace(&mut entry.item, item));
+                (entry.size, entry.held) = (smaller, smaller);
             }
+            unused => effects.freed.extend(unused.map(|(item, _)| item)),
+        }
+        if entry.size > limit {
+            let message = format!("more than {limit} bytes even without its bodies");
+            return self.drop_entry(effects, entry, DropReason::Oversize, message);
         }
         self.make_room(entry.size, effects);
         if self.fits(entry.size) {
@@ -115,7 +111,8 @@ impl<T: Clone> Pipeline<T> {
     }
 
     fn fits(&self, size: u64) -> bool {
-        self.has_place() && self.bytes().saturating_add(size) <= self.policy.capacity.bytes
+        let bytes = self.bytes().checked_add(size);
+        self.has_place() && bytes.is_some_and(|bytes| bytes <= self.policy.capacity.bytes)
     }
 
     fn has_place(&self) -> bool {

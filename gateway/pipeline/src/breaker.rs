@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::time::later;
+
 /// When to open, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CircuitBreaker {
@@ -104,20 +106,21 @@ impl Breaker {
         }
     }
 
-    /// `at_once` opens it whatever the count: credentials do not heal by being tried again.
-    pub(crate) fn failed(&mut self, now: Instant, at_once: bool) -> Change {
+    /// `at_once` opens it whatever the count: credentials do not heal by being tried again. While a probe is under way,
+    /// other calls that began before say nothing new.
+    pub(crate) fn failed(&mut self, now: Instant, at_once: bool, is_probe: bool) -> Change {
         self.failures = self.failures.saturating_add(1);
         match self.state {
-            State::Probing => {
-                self.cool_down = (self.cool_down * 2).min(self.settings.max_cool_down);
-                self.state = State::Open { until: now + self.cool_down };
+            State::Probing if is_probe => {
+                self.cool_down = (self.cool_down.saturating_mul(2)).min(self.settings.max_cool_down);
+                self.state = State::Open { until: later(now, self.cool_down) };
                 Change::None
             }
             State::Closed if at_once || self.failures >= self.settings.failures => {
-                self.state = State::Open { until: now + self.cool_down };
+                self.state = State::Open { until: later(now, self.cool_down) };
                 Change::Opened
             }
-            State::Closed | State::Open { .. } => Change::None,
+            State::Closed | State::Open { .. } | State::Probing => Change::None,
         }
     }
 }
@@ -135,27 +138,29 @@ mod tests {
     #[test]
     fn opens_after_failures_in_a_row_and_not_before() {
         let (mut breaker, now) = (breaker(), Instant::now());
-        assert_eq!(breaker.failed(now, false), Change::None);
-        assert_eq!(breaker.failed(now, false), Change::None);
+        assert_eq!(breaker.failed(now, false, false), Change::None);
+        assert_eq!(breaker.failed(now, false, false), Change::None);
         assert_eq!(breaker.succeeded(), Change::None);
-        assert_eq!(breaker.failed(now, false), Change::None);
-        assert_eq!(breaker.failed(now, false), Change::None);
+        assert_eq!(breaker.failed(now, false, false), Change::None);
+        assert_eq!(breaker.failed(now, false, false), Change::None);
         assert_eq!(breaker.permit(now), Permit::Granted);
-        assert_eq!(breaker.failed(now, false), Change::Opened);
+        assert_eq!(breaker.failed(now, false, false), Change::Opened);
         assert_eq!(breaker.permit(now), Permit::Until(now + SECOND));
     }
 
     #[test]
     fn one_probe_per_cool_down_which_doubles_up_to_its_limit() {
         let (mut breaker, mut now) = (breaker(), Instant::now());
-        assert_eq!(breaker.failed(now, true), Change::Opened);
+        assert_eq!(breaker.failed(now, true, false), Change::Opened);
         for seconds in [1, 2, 4, 4] {
             now += seconds * SECOND;
             assert_eq!(breaker.permit(now), Permit::Probe, "after {seconds} s");
             breaker.call_begins();
             assert_eq!(breaker.state(), BreakerState::HalfOpen);
             assert_eq!(breaker.permit(now), Permit::UnderProbe);
-            assert_eq!(breaker.failed(now, false), Change::None);
+            assert_eq!(breaker.failed(now, true, false), Change::None, "not the probe");
+            assert_eq!(breaker.permit(now), Permit::UnderProbe);
+            assert_eq!(breaker.failed(now, false, true), Change::None);
             assert_eq!(breaker.state(), BreakerState::Open);
         }
         now += 4 * SECOND;
@@ -163,15 +168,15 @@ mod tests {
         breaker.call_begins();
         assert_eq!(breaker.succeeded(), Change::Closed);
         assert_eq!(breaker.permit(now), Permit::Granted);
-        assert_eq!(breaker.failed(now, true), Change::Opened);
+        assert_eq!(breaker.failed(now, true, false), Change::Opened);
         assert_eq!(breaker.permit(now), Permit::Until(now + SECOND));
     }
 
     #[test]
     fn a_call_from_before_the_breaker_opened_moves_no_cool_down() {
         let (mut breaker, now) = (breaker(), Instant::now());
-        breaker.failed(now, true);
-        assert_eq!(breaker.failed(now + SECOND / 2, false), Change::None);
+        breaker.failed(now, true, false);
+        assert_eq!(breaker.failed(now + SECOND / 2, false, false), Change::None);
         assert_eq!(breaker.permit(now), Permit::Until(now + SECOND));
     }
 }

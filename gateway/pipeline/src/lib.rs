@@ -20,11 +20,16 @@
 //!
 //! *A verdict speaks of the record, a failed call speaks of the backend.* A record that its own verdict sends back is
 //! parked with a due time of its own; fresh records go past it. A call that fails as a whole pauses the exporter, and its
-//! batch is tried again first. A batch that fails again while others are delivered is no longer tried first, and is split
-//! until the record that no backend can digest is alone.
+//! batch is tried again first, once: after that it takes turns with everything else. A batch that fails again while others
+//! are delivered is split until the record that no backend can digest is alone; where there is no other, a single record
+//! of it is sent to find out. While the backend seems to be down, fresh records are sent one at a time: enough to learn
+//! that it takes them, and no more than that are used up.
+//!
+//! So whatever the backend does, once a fresh record has waited for `max_delay` and calls are permitted, one of
+//! [`Pipeline::patience`] calls has a fresh record in it.
 //!
 //! A call that is refused as a whole is split, too. The refusal of a record alone counts for good only when the backend has
-//! taken another one since that record was first tried: else it is the set-up that is at fault, and after
+//! taken another one since the first refused call that the record was in: else it is the set-up that is at fault, and after
 //! [`SETUP_REFUSALS`] such records the breaker opens and all of them wait.
 //!
 //! | module | what it is |
@@ -33,6 +38,7 @@
 //! | `waiting` | what waits: fresh, to be sent again, parked |
 //! | `judge` | from a call's outcome to a fate for each record |
 //! | `breaker`, `backoff`, `rate` | when a call may be made |
+//! | `time` | times to come |
 //! | `books` | where every record went |
 //! | `policy`, `effects` | what goes in beside records, and what comes out |
 
@@ -48,6 +54,7 @@ mod pipeline;
 mod policy;
 mod rate;
 mod settle;
+mod time;
 mod waiting;
 
 pub use self::{

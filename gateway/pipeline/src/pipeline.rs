@@ -29,12 +29,18 @@ pub struct Pipeline<T> {
     pub(crate) failed_calls: u32,
     pub(crate) panics: u32,
     pub(crate) last_delivery: Option<Instant>,
+    /// Records that were refused alone since the last delivery.
+    pub(crate) unproven_refusals: usize,
+    /// The call that is to show whether the backend is back.
+    pub(crate) probe: Option<BatchId>,
     /// The breaker is open because every record was refused.
     pub(crate) is_set_up_wrong: bool,
+    /// Single records that were sent to see whether the set-up is right again.
+    pub(crate) set_up_probes: usize,
     /// Whose turn it is where records that were sent before and fresh ones both could go.
     pub(crate) turn_of_fresh: bool,
-    /// Whether a parked record may be in the next batch though it is larger than a parked record's share.
-    pub(crate) turn_of_large: bool,
+    /// Whose turn it is in a batch that holds parked and fresh ones.
+    pub(crate) turn_of_parked: bool,
     pub(crate) next_seq: u64,
     pub(crate) next_batch: u64,
     pub(crate) is_closed: bool,
@@ -64,9 +70,12 @@ impl<T: Clone> Pipeline<T> {
             failed_calls: 0,
             panics: 0,
             last_delivery: None,
+            unproven_refusals: 0,
+            probe: None,
             is_set_up_wrong: false,
+            set_up_probes: 0,
             turn_of_fresh: false,
-            turn_of_large: false,
+            turn_of_parked: false,
             next_seq: 0,
             next_batch: 0,
             is_closed: false,
@@ -91,6 +100,16 @@ impl<T: Clone> Pipeline<T> {
             queued_bytes: self.waiting.bytes() + self.in_flight_bytes,
             shed_bodies: self.shed_bodies,
         }
+    }
+
+    /// Calls, at most, of which one has a fresh record in it, from when one has waited for `max_delay`. Each of these may
+    /// come before it:
+    /// - a first retry of a batch for every worker, and of each of the others in this list;
+    /// - what is sent again, a parked record that fills a batch, and what is sent again once more, which take turns with fresh ones;
+    /// - what is sent again as a probe of a set-up that was wrong, in turns with fresh ones, too.
+    #[must_use]
+    pub fn patience(&self) -> usize {
+        self.policy.workers + 2 * (3 + 1) + 1
     }
 
     /// State of the circuit breaker.

@@ -11,6 +11,7 @@ use crate::{
     effects::{Cause, Effects, Notice, Opened},
     judge::{CallFate, Fate},
     pipeline::{Pipeline, Sent},
+    time::later,
     waiting::{Entry, Group, Refusal},
 };
 
@@ -37,7 +38,7 @@ impl<T: Clone> Pipeline<T> {
         self.in_flight_bytes -= sent.group.held();
         let (sent, outcome) = self.settle_verdicts(sent, outcome, now, &mut effects);
         let backend = self.settle_call(sent, &outcome, now, &mut effects);
-        self.settle_backend(&backend, &outcome, now, &mut effects);
+        self.settle_backend(&backend, id, &outcome, now, &mut effects);
         self.end_refusals(&mut effects);
         effects.tell_losses();
         effects.wake = self.policy.workers > 1 || self.is_closed;
@@ -77,6 +78,7 @@ impl<T: Clone> Pipeline<T> {
         if !effects.delivered.is_empty() {
             self.books.delivered += effects.delivered.len() as u64;
             self.last_delivery = Some(now);
+            self.unproven_refusals = 0;
             self.try_refused_again(now);
         }
         (sent, outcome)
@@ -94,7 +96,7 @@ impl<T: Clone> Pipeline<T> {
             return self.drop_entry(effects, entry, DropReason::RetryExhausted, reason);
         }
         let asked = retry_after.map_or(Duration::ZERO, |asked| self.policy.retry.pause(asked));
-        entry.due = now + self.delay(entry.attempts).max(asked);
+        entry.due = later(now, self.delay(entry.attempts).max(asked));
         (entry.alone, entry.refusal) = (false, None);
         effects.retries += 1;
         self.waiting.park(entry);
@@ -116,16 +118,16 @@ impl<T: Clone> Pipeline<T> {
             }
             CallFate::Refused => {
                 let cause = Cause::Rejected(RejectReason::Call);
-                self.settle_refused(sent.group, cause, outcome, now, effects)
+                self.settle_refused(sent, cause, outcome, now, effects)
             }
-            CallFate::TooLarge => match (&outcome.smaller, sent.group.entries.len()) {
-                (Some((item, size)), 1) => {
+            CallFate::TooLarge => match (&outcome.smaller, sent.group.entries.as_slice()) {
+                (Some((item, size)), [entry]) if *size < entry.size => {
                     self.send_smaller(sent.group, item.clone(), *size, effects);
                     self.backend_that_refused()
                 }
                 _ => {
                     let cause = Cause::Dropped(DropReason::Oversize);
-                    self.settle_refused(sent.group, cause, outcome, now, effects)
+                    self.settle_refused(sent, cause, outcome, now, effects)
                 }
             },
         }
@@ -150,38 +152,51 @@ impl<T: Clone> Pipeline<T> {
     /// Records that were refused together are split; one that was refused alone is to blame, or the set-up is.
     fn settle_refused(
         &mut self,
-        group: Group<T>,
+        sent: Sent<T>,
         cause: Cause,
         outcome: &Outcome<T>,
         now: Instant,
         effects: &mut Effects<T>,
     ) -> Backend {
-        let mut entries = group.entries;
-        if entries.len() > 1 {
+        let Sent { mut group, at } = sent;
+        if group.entries.len() > 1 {
             if self.is_set_up_wrong {
-                self.waiting.push_again(Group::of(entries, now));
+                self.waiting.push_again(Group::of(group.entries, now));
                 return Backend::Fails { why: None };
             }
-            let second = entries.split_off(entries.len() / 2);
-            let parts = [entries, second].map(|part| Group::of(part, now));
-            self.waiting.push_parts(parts.into());
+            self.split_in_two(group, at, now);
             return Backend::Works;
         }
-        let Some(entry) = entries.pop() else { return Backend::Works };
-        self.refuse_alone(entry, cause, outcome, now, effects)
+        let since = group.refused_at.unwrap_or(at);
+        let Some(entry) = group.entries.pop() else { return Backend::Works };
+        self.refuse_alone(entry, since, cause, outcome, now, effects)
+    }
+
+    /// The parts of a part go before all others, so that a record is found before more batches are split.
+    fn split_in_two(&mut self, mut group: Group<T>, at: Instant, now: Instant) {
+        let is_part = group.refused_at.is_some();
+        let refused_at = group.refused_at.or(Some(at));
+        let second = group.entries.split_off(group.entries.len() / 2);
+        let parts = [group.entries, second].map(|part| Group { refused_at, ..Group::of(part, now) });
+        if is_part {
+            self.waiting.push_parts(parts.into());
+        } else {
+            parts.into_iter().for_each(|part| self.waiting.push_again(part));
+        }
     }
 
     fn refuse_alone(
         &mut self,
         mut entry: Entry<T>,
+        since: Instant,
         cause: Cause,
         outcome: &Outcome<T>,
         now: Instant,
         effects: &mut Effects<T>,
     ) -> Backend {
-        let since = entry.refusal.as_ref().map(|refusal| refusal.at).or(entry.first_attempt);
+        let since = entry.refusal.as_ref().map_or(since, |refusal| refusal.at);
         let backend = self.backend_that_refused();
-        if !self.is_set_up_wrong && self.has_delivered_since(since) {
+        if !self.is_set_up_wrong && self.has_delivered_since(Some(since)) {
             self.end(effects, entry, cause, outcome.message.clone());
             return backend;
         }
@@ -192,15 +207,18 @@ impl<T: Clone> Pipeline<T> {
             return backend;
         }
         let message = || outcome.message.clone();
-        if entry.refusal.is_none() && !self.is_set_up_wrong {
-            effects.notices.push(Notice::Refused { message: message() });
+        if entry.refusal.is_none() {
+            self.unproven_refusals = self.unproven_refusals.saturating_add(1);
+            if !self.is_set_up_wrong {
+                effects.notices.push(Notice::Refused { message: message() });
+            }
         }
         entry.refusal.get_or_insert_with(|| Refusal { at: now, cause, message: message() });
         entry.alone = true;
-        entry.due = now + self.delay(entry.attempts);
+        entry.due = later(now, self.delay(entry.attempts));
         effects.retries += 1;
         self.waiting.park(entry);
-        if self.is_set_up_wrong || self.unproven_refusals() < SETUP_REFUSALS {
+        if self.is_set_up_wrong || self.unproven_refusals < SETUP_REFUSALS {
             return backend;
         }
         self.is_set_up_wrong = true;
@@ -210,12 +228,6 @@ impl<T: Clone> Pipeline<T> {
     /// A backend that refuses is one that works, unless it refuses everything.
     fn backend_that_refused(&self) -> Backend {
         if self.is_set_up_wrong { Backend::Fails { why: None } } else { Backend::Works }
-    }
-
-    /// Records that were refused alone, and none was delivered since.
-    fn unproven_refusals(&self) -> usize {
-        let refusals = self.waiting.parked().filter_map(|entry| entry.refusal.as_ref());
-        refusals.filter(|refusal| !self.has_delivered_since(Some(refusal.at))).count()
     }
 
     /// The backend takes records: what it refused before is tried once more, and that refusal counts.
@@ -242,16 +254,16 @@ impl<T: Clone> Pipeline<T> {
         }
     }
 
-    /// A call that failed as a whole. Its records are tried again together and first; if that fails while others are
+    /// A call that failed as a whole. Its records are tried again together, and first; if that fails while others are
     /// delivered, they are split, and one that is alone then waits on its own.
     fn settle_failed(&mut self, sent: Sent<T>, outcome: &Outcome<T>, now: Instant, effects: &mut Effects<T>) {
         let Sent { mut group, at } = sent;
-        let is_paced = outcome.status == status::UNAUTHORIZED || outcome.retry_after.is_some();
-        if !is_paced {
-            group.failures = group.failures.saturating_add(1);
+        group.failures = group.failures.saturating_add(1);
+        if outcome.retry_after.is_none() {
+            group.unexplained = group.unexplained.saturating_add(1);
         }
         group.first_failure.get_or_insert(now);
-        let is_to_blame = !is_paced && group.is_suspect() && self.has_delivered_since(group.first_failure);
+        let is_to_blame = group.is_suspect() && self.has_delivered_since(group.first_failure);
         if is_to_blame && group.entries.len() == 1 {
             return self.park_alone(group, now.saturating_duration_since(at), outcome, now, effects);
         }
@@ -270,8 +282,8 @@ impl<T: Clone> Pipeline<T> {
                 }
             }
         }
-        group.is_first = !group.is_suspect();
-        group.due = if group.is_first { now } else { now + self.delay(group.failures) };
+        group.is_first = group.failures == 1;
+        group.due = if group.is_first { now } else { later(now, self.delay(group.failures)) };
         effects.retries += u64::from(!group.entries.is_empty());
         self.waiting.push_again(group);
     }
@@ -289,7 +301,7 @@ impl<T: Clone> Pipeline<T> {
             return self.drop_entry(effects, entry, DropReason::RetryExhausted, outcome.message.clone());
         }
         entry.alone = true;
-        entry.due = now + self.delay(entry.attempts).max(took.saturating_mul(PATIENCE));
+        entry.due = later(now, self.delay(entry.attempts).max(took.saturating_mul(PATIENCE)));
         effects.retries += 1;
         self.waiting.park(entry);
     }
@@ -298,12 +310,13 @@ impl<T: Clone> Pipeline<T> {
     fn settle_backend(
         &mut self,
         backend: &Backend,
+        id: BatchId,
         outcome: &Outcome<T>,
         now: Instant,
         effects: &mut Effects<T>,
     ) {
         self.panics = if outcome.status == status::PANIC { self.panics.saturating_add(1) } else { 0 };
-        if self.panics >= self.policy.max_panics {
+        if self.panics > 0 && self.panics >= self.policy.max_panics {
             let reason = format!("{} panics in a row, the last one: {}", self.panics, outcome.message);
             effects.disable = Some(reason);
         }
@@ -319,11 +332,14 @@ impl<T: Clone> Pipeline<T> {
             Some(asked) => self.policy.retry.pause(asked),
             None => self.delay(self.failed_calls),
         };
-        self.paused_until = self.paused_until.max(Some(now + pause));
+        self.paused_until = self.paused_until.max(Some(later(now, pause)));
         let message = outcome.message.clone();
-        effects.notices.push(match self.breaker.failed(now, why.is_some()) {
-            Change::Opened => Notice::BreakerOpened { why: why.unwrap_or(Opened::Failures), message },
-            Change::None | Change::Closed => Notice::CallFailed { message },
+        let change = self.breaker.failed(now, why.is_some(), self.probe == Some(id));
+        // That it is the set-up is news even of a backend that failed before.
+        effects.notices.push(if change == Change::Opened || why == Some(Opened::SetUp) {
+            Notice::BreakerOpened { why: why.unwrap_or(Opened::Failures), message }
+        } else {
+            Notice::CallFailed { message }
         });
     }
 

@@ -44,28 +44,62 @@ pub(crate) struct Refusal {
 pub(crate) struct Group<T> {
     /// The oldest first; never empty.
     pub entries: Vec<Entry<T>>,
-    /// How often it, or the group that it is a part of, failed for a reason that may lie in its records.
+    /// Calls with it that failed as a whole.
     pub failures: u32,
+    /// Those among them for which the backend gave no time to come back at.
+    pub unexplained: u32,
+    /// Of this group or of the one that it is a part of.
     pub first_failure: Option<Instant>,
+    /// When the first refused call began, of this group or of the one that it is a part of.
+    pub refused_at: Option<Instant>,
     /// Not to be sent before.
     pub due: Instant,
-    /// Goes before everything else: it failed with the backend, and nothing else is known of it.
+    /// Goes before everything else: it failed once with the backend, and nothing else is known of it.
     pub is_first: bool,
+    /// One of its records was sent alone last, and not the group.
+    pub is_sampled: bool,
 }
 
-/// Failures after which the reason may lie in the records: the group no longer goes first.
+/// Failures after which the reason may lie in the records.
 pub(crate) const SUSPECT_AFTER: u32 = 2;
+
+/// The same for a backend that says when it wants to be called again: it knows why it failed.
+pub(crate) const SUSPECT_AFTER_PACED: u32 = 8;
 
 impl<T> Group<T> {
     /// Records that nothing is known of.
     pub(crate) fn of(entries: Vec<Entry<T>>, now: Instant) -> Self {
-        Self { entries, failures: 0, first_failure: None, due: now, is_first: false }
+        Self {
+            entries,
+            failures: 0,
+            unexplained: 0,
+            first_failure: None,
+            refused_at: None,
+            due: now,
+            is_first: false,
+            is_sampled: false,
+        }
     }
 
     /// A record that has to go alone, as a suspect since its first attempt.
     pub(crate) fn alone(entry: Entry<T>, now: Instant) -> Self {
         let first_failure = entry.first_attempt;
-        Self { failures: SUSPECT_AFTER, first_failure, ..Self::of(vec![entry], now) }
+        let (failures, unexplained) = (SUSPECT_AFTER, SUSPECT_AFTER);
+        Self { failures, unexplained, first_failure, ..Self::of(vec![entry], now) }
+    }
+
+    /// A part of this one: it is tried as it is, and one failure makes it suspect.
+    pub(crate) fn part(&self, entries: Vec<Entry<T>>, now: Instant) -> Self {
+        let once = SUSPECT_AFTER - 1;
+        Self {
+            entries,
+            failures: once,
+            unexplained: once,
+            due: now,
+            is_first: false,
+            is_sampled: false,
+            ..*self
+        }
     }
 
     /// Bytes that are kept for its records.
@@ -74,10 +108,10 @@ impl<T> Group<T> {
     }
 
     pub(crate) fn is_suspect(&self) -> bool {
-        self.failures >= SUSPECT_AFTER
+        self.unexplained >= SUSPECT_AFTER || self.failures >= SUSPECT_AFTER_PACED
     }
 
-    fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> u64 {
         self.entries.first().map_or(0, |entry| entry.seq)
     }
 }
@@ -86,7 +120,7 @@ impl<T> Group<T> {
 pub(crate) struct Waiting<T> {
     pub fresh: VecDeque<Entry<T>>,
     fresh_bytes: u64,
-    /// Those that go first by age, then the others, the least recently tried first.
+    /// Parts of what was split, then the others, the least recently tried first.
     pub again: VecDeque<Group<T>>,
     parked: BTreeMap<u64, Entry<T>>,
     /// When the parked ones are due: those that may go with others, and those that go alone.
@@ -130,10 +164,6 @@ impl<T> Waiting<T> {
         self.records - self.fresh.len()
     }
 
-    pub(crate) fn parked(&self) -> impl Iterator<Item = &Entry<T>> {
-        self.parked.values()
-    }
-
     /// How many were refused alone.
     pub(crate) fn refused(&self) -> usize {
         self.refused
@@ -141,7 +171,8 @@ impl<T> Waiting<T> {
 
     /// Whether the fresh ones fill a batch.
     pub(crate) fn fills(&self, limits: &BatchLimits) -> bool {
-        self.fresh.len() >= limits.max_records || self.fresh_bytes >= limits.max_bytes
+        !self.fresh.is_empty()
+            && (self.fresh.len() >= limits.max_records || self.fresh_bytes >= limits.max_bytes)
     }
 
     pub(crate) fn push_fresh(&mut self, entry: Entry<T>) {
@@ -158,19 +189,12 @@ impl<T> Waiting<T> {
         self.parked.insert(entry.seq, entry);
     }
 
-    /// In its place among those that wait to be sent again.
+    /// Behind all others that wait to be sent again.
     pub(crate) fn push_again(&mut self, group: Group<T>) {
-        if group.entries.is_empty() {
-            return;
+        if !group.entries.is_empty() {
+            group.entries.iter().for_each(|entry| self.enter(entry));
+            self.again.push_back(group);
         }
-        group.entries.iter().for_each(|entry| self.enter(entry));
-        let place = if group.is_first {
-            let seq = group.seq();
-            self.again.iter().take_while(|other| other.is_first && other.seq() < seq).count()
-        } else {
-            self.again.len()
-        };
-        self.again.insert(place, group);
     }
 
     /// Before all others, in the order given: the parts of one that was split.

@@ -2,6 +2,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "behaviour/liveness.rs"]
+mod liveness;
+
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
@@ -273,8 +276,7 @@ fn what_is_too_large_alone_is_sent_without_its_bodies_and_given_back_whole() {
     let mut scene = Scene::new(policy());
     scene.admit(0..4);
     scene.run(10 * SECOND, |items, _| match items {
-        [(3, true)] => quick(Outcome::of(status::TOO_LARGE, "413")),
-        [_, _, ..] | [(_, false)] => quick(Outcome::of(status::TOO_LARGE, "413")),
+        [(3, true) | (_, false)] | [_, _, ..] => quick(Outcome::of(status::TOO_LARGE, "413")),
         _ => ok(),
     });
     assert_eq!((scene.delivered.len(), scene.pipeline.snapshot().shed_bodies), (3, 4));

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::problem::SchemaProblem;
 use super::sentence::Reporter;
-use super::units::{self, ByteSize};
+use super::units::{self, ByteSize, HumanDuration};
 
 /// Checks `value` against `schema`; no problem means that it fits. Values marked `x-secret` are never shown.
 pub fn schema_check(schema: &Value, value: &Value) -> Vec<SchemaProblem> {
@@ -44,8 +44,8 @@ pub(crate) fn check(
 fn compile(schema: &Value) -> Result<Validator, ValidationError<'static>> {
     jsonschema::options()
         .should_validate_formats(true)
-        .with_format(units::DURATION, |text: &str| units::parse_duration(text).is_ok())
-        .with_format(units::BYTE_SIZE, |text: &str| text.parse::<ByteSize>().is_ok())
+        .with_format(HumanDuration::FORMAT, |text: &str| text.parse::<HumanDuration>().is_ok())
+        .with_format(ByteSize::FORMAT, |text: &str| text.parse::<ByteSize>().is_ok())
         .with_format(units::LISTEN_ADDRESS, |text: &str| units::parse_listen_address(text).is_some())
         .with_format(units::HTTP_URL, units::is_http_base_url)
         .with_keyword("x-min", |parent, limit, _| bound(parent, limit, Ordering::Less))
@@ -78,8 +78,8 @@ fn bound<'a>(
 /// A number to compare by; none where the text does not follow the format, which is reported elsewhere.
 fn quantity(format: &str, text: &str) -> Option<u128> {
     match format {
-        units::DURATION => units::parse_duration(text).ok().map(|duration| duration.as_nanos()),
-        units::BYTE_SIZE => text.parse::<ByteSize>().ok().map(|size| u128::from(size.bytes())),
+        HumanDuration::FORMAT => text.parse().ok().map(|HumanDuration(duration)| duration.as_nanos()),
+        ByteSize::FORMAT => text.parse::<ByteSize>().ok().map(|size| u128::from(size.bytes())),
         _ => None,
     }
 }

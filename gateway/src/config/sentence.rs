@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::problem::{Mistake, SchemaProblem};
 use super::schema_check::pointer_of;
 use super::schema_walk as walk;
-use super::{coerce, pointer, suggest, units};
+use super::units::{self, ByteSize, HumanDuration};
+use super::{coerce, pointer, suggest};
 
 /// The longest text of the user's that is repeated to him.
 const SHOWN_CHARS: usize = 60;
@@ -294,8 +295,8 @@ fn type_phrase(kind: JsonType) -> &'static str {
 
 fn format_phrase(format: &str) -> Option<&'static str> {
     match format {
-        units::DURATION => Some("a duration with a unit such as \"30s\""),
-        units::BYTE_SIZE => Some("a size with a unit such as \"20 MiB\""),
+        HumanDuration::FORMAT => Some(HumanDuration::EXPECTED),
+        ByteSize::FORMAT => Some(ByteSize::EXPECTED),
         units::LISTEN_ADDRESS => Some("an IP address and port such as \"127.0.0.1:3000\""),
         units::HTTP_URL => Some("a base URL such as \"https://host/path\", without user, query or fragment"),
         _ => None,
@@ -310,8 +311,8 @@ fn unit_cure(format: &str, value: &Value) -> String {
         _ => return String::new(),
     };
     let (unit, name) = match format {
-        units::DURATION => ("s", "seconds"),
-        units::BYTE_SIZE => (" B", "bytes"),
+        HumanDuration::FORMAT => ("s", "seconds"),
+        ByteSize::FORMAT => (" B", "bytes"),
         _ => return String::new(),
     };
     let bare = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());

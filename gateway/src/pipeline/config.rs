@@ -11,7 +11,7 @@ use crate::config::places::Origin;
 use crate::config::pointer;
 use crate::config::problem::{Mistake, Problem, SchemaProblem};
 use crate::config::settings::Settings;
-use crate::config::units::{HumanDuration, OptionalHumanDuration};
+use crate::config::units::HumanDuration;
 
 /// One exporter, and what lies between the records and it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -145,8 +145,8 @@ pub struct Batch {
     #[schemars(extend("x-min" = "1 KiB"), example = ByteSize::mib(5))]
     pub max_bytes: Option<ByteSize>,
     /// How long a record may wait for others.
-    #[serde(with = "OptionalHumanDuration")]
-    #[schemars(example = "1s")]
+    #[serde(with = "optional_duration")]
+    #[schemars(with = "Option<HumanDuration>", example = "1s")]
     pub max_delay: Option<Duration>,
 }
 
@@ -347,6 +347,23 @@ fn ten_panics() -> u32 {
 
 fn half_a_minute() -> Duration {
     Duration::from_secs(30)
+}
+
+mod optional_duration {
+    use super::{Deserialize, Duration, HumanDuration, Serialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        duration.map(HumanDuration).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<HumanDuration>::deserialize(deserializer)?.map(|duration| duration.0))
+    }
 }
 
 #[cfg(test)]

@@ -14,10 +14,11 @@ use plugin_api::{
     testing::{Plugin, Records, Sample, Verdict},
 };
 use serde_json::{Value, json};
+use setting_values::{ByteSize, HumanDuration};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Age, Fsync, Mode, Size};
+use crate::config::{Fsync, Mode};
 
 /// A plugin on `log.jsonl` in `directory`, with more settings.
 fn plugin(directory: &TempDir, more: &Value) -> Plugin<JsonLines> {
@@ -129,8 +130,8 @@ fn rotated_files_are_compressed_in_the_background() {
 fn log(directory: &TempDir) -> Log {
     Log::new(Config {
         path: directory.path().join("log.jsonl"),
-        max_bytes: Size(0),
-        max_age: Age(Duration::from_secs(3600)),
+        max_bytes: ByteSize::new(0),
+        max_age: HumanDuration::seconds(3600),
         keep: 0,
         compress: false,
         fsync: Fsync::Never,

@@ -96,7 +96,7 @@ impl TelemetryExporter for Otlp {
         }
         let exporter = Self {
             signals,
-            max_request_bytes: config.max_request_size.bytes(),
+            max_request_bytes: config.max_request_size.as_usize(),
             body: config.body,
             captures_content: config.capture_content,
             origin: origin(&config, &host)?,
@@ -161,7 +161,7 @@ fn origin(config: &Config, host: &Host) -> Result<Origin, InitError> {
     }
     attributes.entry(names::INSTANCE_ID.to_owned()).or_insert_with(random_uuid);
     let size: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if size > config.max_request_size.bytes() / 8 {
+    if size > config.max_request_size.as_usize() / 8 {
         return Err(InitError::invalid_config(
             "resource_attributes: they are larger than an eighth of max_request_size",
         ));

@@ -48,7 +48,7 @@ fn without_null(schema: &mut Schema) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::schema_walk as walk;
+    use crate::settings::schema_walk as walk;
 
     fn check_documented(schema: &Value, path: &str) {
         for (name, property) in walk::properties(&[schema]) {

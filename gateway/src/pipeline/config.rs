@@ -6,12 +6,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::config::ByteSize;
-use crate::config::places::Origin;
-use crate::config::pointer;
-use crate::config::problem::{Mistake, Problem, SchemaProblem};
-use crate::config::settings::Settings;
-use crate::config::units::HumanDuration;
+use crate::settings::{
+    ByteSize, HumanDuration, Mistake, Problem, SchemaProblem, Settings, places::Origin, pointer,
+};
 
 /// One exporter, and what lies between the records and it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

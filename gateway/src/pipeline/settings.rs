@@ -15,7 +15,7 @@ use super::{
     queue::{BatchLimits, Capacity, OnFull, Queue},
     rate::RateLimit,
 };
-use crate::{config::ByteSize, loader::Plugin};
+use crate::{loader::Plugin, settings::ByteSize};
 
 pub(super) fn exporter(
     plugin: Plugin,

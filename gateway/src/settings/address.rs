@@ -8,9 +8,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serializer};
 
-pub(crate) use setting_values::HumanDuration;
-pub use setting_values::{ByteSize, UnitError};
-
 /// The schema format of addresses to listen on.
 pub(crate) const LISTEN_ADDRESS: &str = "listen-address";
 /// The schema format of a provider's base URL.

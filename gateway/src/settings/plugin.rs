@@ -7,10 +7,10 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
+use setting_values::HIDDEN;
 
 use super::places::Places;
 use super::problem::SchemaProblem;
-use super::secret::HIDDEN;
 use super::{coerce, pointer, schema_check, schema_walk as walk};
 
 /// The values of `[plugin.config]` as written. Which of them are secret only the plugin's schema knows, so
@@ -163,7 +163,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::document;
+    use crate::settings::document;
 
     fn schema() -> Value {
         json!({

@@ -1,7 +1,7 @@
 //! Checks a value against a JSON Schema and reports every mistake, in sentences for the author of a config.
 //!
 //! Serves the gateway's own file and the settings of every plugin. On top of the standard it knows the formats
-//! of [`units`], `x-min` and `x-max` (bounds of durations and sizes), `x-secret` (never shown) and `x-env` (the
+//! of `setting_values` and [`address`], `x-min` and `x-max` (bounds of durations and sizes), `x-secret` (never shown) and `x-env` (the
 //! variable that sets a value).
 
 use std::cmp::Ordering;
@@ -9,10 +9,11 @@ use std::cmp::Ordering;
 use jsonschema::paths::Location;
 use jsonschema::{Keyword, ValidationError, Validator};
 use serde_json::{Map, Value};
+use setting_values::{ByteSize, HumanDuration};
 
+use super::address;
 use super::problem::SchemaProblem;
 use super::sentence::Reporter;
-use super::units::{self, ByteSize, HumanDuration};
 
 /// Checks `value` against `schema`; no problem means that it fits. Values marked `x-secret` are never shown.
 pub fn schema_check(schema: &Value, value: &Value) -> Vec<SchemaProblem> {
@@ -46,8 +47,8 @@ fn compile(schema: &Value) -> Result<Validator, ValidationError<'static>> {
         .should_validate_formats(true)
         .with_format(HumanDuration::FORMAT, |text: &str| text.parse::<HumanDuration>().is_ok())
         .with_format(ByteSize::FORMAT, |text: &str| text.parse::<ByteSize>().is_ok())
-        .with_format(units::LISTEN_ADDRESS, |text: &str| units::parse_listen_address(text).is_some())
-        .with_format(units::HTTP_URL, units::is_http_base_url)
+        .with_format(address::LISTEN_ADDRESS, |text: &str| address::parse_listen_address(text).is_some())
+        .with_format(address::HTTP_URL, address::is_http_base_url)
         .with_keyword("x-min", |parent, limit, _| bound(parent, limit, Ordering::Less))
         .with_keyword("x-max", |parent, limit, _| bound(parent, limit, Ordering::Greater))
         .build(schema)

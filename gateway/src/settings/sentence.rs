@@ -3,12 +3,12 @@
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
+use setting_values::{ByteSize, HumanDuration};
 
 use super::problem::{Mistake, SchemaProblem};
 use super::schema_check::pointer_of;
 use super::schema_walk as walk;
-use super::units::{self, ByteSize, HumanDuration};
-use super::{coerce, pointer, suggest};
+use super::{address, coerce, pointer, suggest};
 
 /// The longest text of the user's that is repeated to him.
 const SHOWN_CHARS: usize = 60;
@@ -297,8 +297,10 @@ fn format_phrase(format: &str) -> Option<&'static str> {
     match format {
         HumanDuration::FORMAT => Some(HumanDuration::EXPECTED),
         ByteSize::FORMAT => Some(ByteSize::EXPECTED),
-        units::LISTEN_ADDRESS => Some("an IP address and port such as \"127.0.0.1:3000\""),
-        units::HTTP_URL => Some("a base URL such as \"https://host/path\", without user, query or fragment"),
+        address::LISTEN_ADDRESS => Some("an IP address and port such as \"127.0.0.1:3000\""),
+        address::HTTP_URL => {
+            Some("a base URL such as \"https://host/path\", without user, query or fragment")
+        }
         _ => None,
     }
 }

@@ -1,4 +1,0 @@
-//! Values that must not be seen.
-
-pub(crate) use setting_values::HIDDEN;
-pub use setting_values::Secret;

@@ -248,7 +248,8 @@ impl Plugin {
         let mut problem = self.problem_at(&pointer, &found.message, &found.cure);
         // `workers = 2` below the line `[plugin.config]` belongs to the table of that name.
         let key = found.pointer.trim_start_matches('/');
-        if found.kind == Mistake::UnknownKey && OWN_KEYS.contains(&key) {
+        let is_own = || schemars::schema_for!(Self).pointer(&format!("/properties/{key}")).is_some();
+        if found.kind == Mistake::UnknownKey && is_own() {
             problem.cure = format!("{key} is a key of [[plugin]] itself: put it above [plugin.config]");
         }
         problem
@@ -307,20 +308,6 @@ pub(crate) fn plugin_key(name: &str, pointer: &str) -> String {
     let colon = if pointer.is_empty() { "" } else { ": " };
     format!("plugin \"{name}\"{colon}{}", pointer::dotted(pointer))
 }
-
-/// Keys that are meant for the entry when they are found among the plugin's settings.
-const OWN_KEYS: [&str; 10] = [
-    "sha256",
-    "enabled",
-    "required",
-    "workers",
-    "content",
-    "dead_letter",
-    "dead_letter_max_bytes",
-    "dead_letter_keep",
-    "max_panics",
-    "call_timeout",
-];
 
 fn yes() -> bool {
     true
@@ -401,11 +388,22 @@ mod tests {
 
     #[test]
     fn a_key_below_the_wrong_header_is_sent_home() {
-        let unknown =
-            SchemaProblem::new("/workers", "unknown key", "take it out").of_kind(Mistake::UnknownKey);
-        assert_eq!(
-            Plugin::new("x", "x.so").settings_problem(&unknown).to_string(),
-            "plugin \"x\": config.workers: unknown key; workers is a key of [[plugin]] itself: put it above [plugin.config]"
-        );
+        for (key, expected) in [
+            (
+                "workers",
+                "config.workers: unknown key; workers is a key of [[plugin]] itself: put it above [plugin.config]",
+            ),
+            (
+                "create_timeout",
+                "config.create_timeout: unknown key; create_timeout is a key of [[plugin]] itself: \
+                 put it above [plugin.config]",
+            ),
+            ("colour", "config.colour: unknown key; take it out"),
+        ] {
+            let unknown = SchemaProblem::new(format!("/{key}"), "unknown key", "take it out")
+                .of_kind(Mistake::UnknownKey);
+            let problem = Plugin::new("x", "x.so").settings_problem(&unknown);
+            assert_eq!(problem.to_string(), format!("plugin \"x\": {expected}"));
+        }
     }
 }

@@ -3,12 +3,11 @@
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
-use setting_values::{ByteSize, HumanDuration};
 
+use super::format::{self, Format};
 use super::problem::{Mistake, SchemaProblem};
-use super::schema_check::pointer_of;
 use super::schema_walk as walk;
-use super::{address, coerce, pointer, suggest};
+use super::{coerce, pointer, suggest};
 
 /// The longest text of the user's that is repeated to him.
 const SHOWN_CHARS: usize = 60;
@@ -28,34 +27,23 @@ impl<'a> Reporter<'a> {
 
     /// The problems behind one error: one per unknown key, those of the nearest form of an `anyOf`.
     pub(crate) fn report(&self, error: &ValidationError<'_>) -> Vec<SchemaProblem> {
-        let at = pointer_of(error);
-        let value = error.instance();
+        let (at, value) = (error.instance_path().as_str(), error.instance());
+        if let Some(options) = allowed_values(error) {
+            return vec![self.not_one_of(at, value, &options)];
+        }
+        if let Some(types) = allowed_types(error) {
+            return vec![self.wrong_type(at, value, &types)];
+        }
         match error.kind() {
             Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-                unexpected.iter().map(|key| self.unknown_key(&at, key)).collect()
+                unexpected.iter().map(|key| self.unknown_key(at, key)).collect()
             }
             Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
-                self.no_form_fits(&at, value, context)
+                self.no_form_fits(at, value, context)
             }
-            Kind::Required { property } => vec![self.missing(&at, property.as_str().unwrap_or_default())],
-            Kind::PropertyNames { error } => {
-                let name = error.instance().as_str().unwrap_or_default();
-                vec![SchemaProblem::new(
-                    pointer::join(&at, name),
-                    "not an allowed name",
-                    self.rule(error, "the name"),
-                )]
-            }
-            Kind::Type { kind } => vec![self.wrong_type(&at, value, &expected_types(kind))],
-            Kind::Constant { expected_value } => {
-                vec![self.not_one_of(&at, value, &[expected_value.as_ref()])]
-            }
-            Kind::Enum { options } => {
-                let options = options.as_array().map(Vec::as_slice).unwrap_or_default();
-                vec![self.not_one_of(&at, value, &options.iter().collect::<Vec<_>>())]
-            }
-            Kind::Format { format } => vec![self.wrong_format(&at, value, format)],
-            _ => vec![SchemaProblem::new(&at, self.rule(error, &self.got(&at, value)), "")],
+            Kind::Required { property } => vec![self.missing(at, property.as_str().unwrap_or_default())],
+            Kind::Format { format } => vec![self.wrong_format(at, value, format)],
+            _ => vec![SchemaProblem::new(at, rule(error, &self.got(at, value)), "")],
         }
     }
 
@@ -100,57 +88,54 @@ impl<'a> Reporter<'a> {
     fn wrong_type(&self, at: &str, value: &Value, expected: &[JsonType]) -> SchemaProblem {
         let schemas = walk::subschemas(self.schema, at);
         let format = walk::annotation(&schemas, "format").and_then(Value::as_str).unwrap_or_default();
-        if let (Some(_), [JsonType::String]) = (format_phrase(format), expected) {
+        if *expected == [JsonType::String] && format::named(format).is_some() {
             return self.wrong_format(at, value, format);
         }
         let phrases = expected.iter().map(|kind| type_phrase(*kind).to_owned()).collect::<Vec<_>>();
         let message = format!("expected {}, got {}", list(&phrases), self.got(at, value));
-        SchemaProblem::new(at, message, self.type_cure(at, value, expected))
+        SchemaProblem::new(at, message, self.type_cure(at, value, expected).unwrap_or_default())
     }
 
     /// What to write instead, where the value shows what was meant.
-    fn type_cure(&self, at: &str, value: &Value, expected: &[JsonType]) -> String {
-        let [expected] = expected else { return String::new() };
+    fn type_cure(&self, at: &str, value: &Value, expected: &[JsonType]) -> Option<String> {
+        let [expected] = expected else { return None };
         match (expected, value) {
             (JsonType::Array, Value::Object(_)) => {
-                format!("write it with two brackets, [[{}]]", pointer::dotted(at))
+                Some(format!("write it with two brackets, [[{}]]", pointer::dotted(at)))
             }
             (JsonType::Object, Value::Array(items)) if items.iter().all(Value::is_object) => {
-                format!("write it with single brackets, [{}]", pointer::dotted(at))
+                Some(format!("write it with single brackets, [{}]", pointer::dotted(at)))
             }
-            _ if !self.may_show(at) => String::new(),
-            (JsonType::Array, Value::String(_) | Value::Number(_)) => format!("write [{value}]"),
-            (JsonType::String, Value::Number(_) | Value::Bool(_)) => format!("write \"{value}\", in quotes"),
-            (JsonType::Integer | JsonType::Number | JsonType::Boolean, Value::String(text)) => {
-                match coerce::scalar(*expected, text) {
-                    Some(meant) if text == &meant.to_string() => format!("write {meant}, without quotes"),
-                    _ => String::new(),
-                }
+            _ if !self.may_show(at) => None,
+            (JsonType::Array, Value::String(_) | Value::Number(_)) => Some(format!("write [{value}]")),
+            (JsonType::String, Value::Number(_) | Value::Bool(_)) => {
+                Some(format!("write \"{value}\", in quotes"))
             }
-            _ => String::new(),
+            (_, Value::String(text)) => coerce::scalar(*expected, text)
+                .map(|meant| meant.to_string())
+                .filter(|meant| meant == text)
+                .map(|meant| format!("write {meant}, without quotes")),
+            _ => None,
         }
     }
 
-    fn wrong_format(&self, at: &str, value: &Value, format: &str) -> SchemaProblem {
-        let expected = match format_phrase(format) {
-            Some(phrase) => phrase.to_owned(),
-            None if format == "uri" => "a URI".to_owned(),
-            None => format!("a value of the format \"{format}\""),
+    fn wrong_format(&self, at: &str, value: &Value, name: &str) -> SchemaProblem {
+        let format = format::named(name);
+        let expected = match format {
+            Some(format) => format.expected.to_owned(),
+            None if name == "uri" => "a URI".to_owned(),
+            None => format!("a value of the format \"{name}\""),
         };
+        let cure = format.filter(|_| self.may_show(at)).and_then(|format| unit_cure(format, value));
         let message = format!("expected {expected}, got {}", self.got(at, value));
-        SchemaProblem::new(
-            at,
-            message,
-            if self.may_show(at) { unit_cure(format, value) } else { String::new() },
-        )
+        SchemaProblem::new(at, message, cure.unwrap_or_default())
     }
 
     fn not_one_of(&self, at: &str, value: &Value, options: &[&Value]) -> SchemaProblem {
         if walk::is_secret(self.schema, at) {
             return SchemaProblem::new(at, "not one of the allowed values", "");
         }
-        let shown =
-            options.iter().filter(|option| !option.is_null()).map(|option| show(option)).collect::<Vec<_>>();
+        let shown = options.iter().map(|option| show(option)).collect::<Vec<_>>();
         let near = value
             .as_str()
             .filter(|_| self.may_show(at))
@@ -166,51 +151,21 @@ impl<'a> Reporter<'a> {
         value: &Value,
         forms: &[Vec<ValidationError<'static>>],
     ) -> Vec<SchemaProblem> {
-        // `null` is how schemas say "optional", and nothing a user can write in TOML.
-        let forms = forms.iter().filter(|form| !only_null(form)).collect::<Vec<_>>();
-        if let Some((key, options)) = discriminator(&forms) {
-            let chosen = value.pointer(key.strip_prefix(at).unwrap_or_default()).unwrap_or(value);
-            return vec![self.not_one_of(&key, chosen, &options)];
+        if let Some((tag, options)) = common(forms, allowed_values) {
+            let chosen = value.pointer(tag.strip_prefix(at).unwrap_or_default()).unwrap_or(value);
+            return vec![self.not_one_of(tag, chosen, &options)];
         }
-        if let Some(expected) = types_of_all(at, &forms) {
-            return vec![self.wrong_type(at, value, &expected)];
+        if let Some((_, types)) = common(forms, |error| own_types(at, error)) {
+            return vec![self.wrong_type(at, value, &types)];
         }
-        let likely = forms.iter().min_by_key(|form| unlikeliness(at, form));
+        // Its own type is wrong, its tag is another one, it has many mistakes: ever less likely it was meant.
+        let unlikeliness = |form: &&Vec<ValidationError<'static>>| {
+            let wrong_type = form.iter().any(|error| own_types(at, error).is_some());
+            let wrong_tag = form.iter().any(|error| allowed_values(error).is_some());
+            (wrong_type, wrong_tag, form.len())
+        };
+        let likely = forms.iter().min_by_key(unlikeliness);
         likely.map(|form| form.iter().flat_map(|error| self.report(error)).collect()).unwrap_or_default()
-    }
-
-    /// What a rule about size, range or shape asks for.
-    fn rule(&self, error: &ValidationError<'_>, got: &str) -> String {
-        let count = |word: &str, limit: &u64, of: &str| format!("must have at {word} {limit} {of}");
-        match error.kind() {
-            Kind::Minimum { limit } => format!("must be at least {limit}, got {got}"),
-            Kind::Maximum { limit } => format!("must be at most {limit}, got {got}"),
-            Kind::ExclusiveMinimum { limit } => format!("must be more than {limit}, got {got}"),
-            Kind::ExclusiveMaximum { limit } => format!("must be less than {limit}, got {got}"),
-            Kind::Custom { keyword, message } if keyword == "x-min" => {
-                format!("must be at least {message}, got {got}")
-            }
-            Kind::Custom { keyword, message } if keyword == "x-max" => {
-                format!("must be at most {message}, got {got}")
-            }
-            Kind::MultipleOf { multiple_of } => format!("must be a multiple of {multiple_of}, got {got}"),
-            Kind::MinLength { limit: 1 } | Kind::MinItems { limit: 1 } | Kind::MinProperties { limit: 1 } => {
-                "must not be empty".to_owned()
-            }
-            Kind::MinLength { limit } => count("least", limit, "characters"),
-            Kind::MaxLength { limit } => count("most", limit, "characters"),
-            Kind::MinItems { limit } => count("least", limit, "items"),
-            Kind::MaxItems { limit } => count("most", limit, "items"),
-            Kind::AdditionalItems { limit } => format!("must have at most {limit} items"),
-            Kind::MinProperties { limit } => count("least", limit, "keys"),
-            Kind::MaxProperties { limit } => count("most", limit, "keys"),
-            Kind::Pattern { pattern } => format!("must match the pattern {pattern}, got {got}"),
-            Kind::UniqueItems => "holds a value twice".to_owned(),
-            Kind::FalseSchema => "no value is allowed here".to_owned(),
-            Kind::OneOfMultipleValid { .. } => "fits several of the forms that exclude each other".to_owned(),
-            // Rare in configurations; the keyword leads to the place in the schema.
-            kind => format!("breaks the schema's rule \"{}\"", kind.keyword()),
-        }
     }
 
     /// The found value, as far as it may be shown.
@@ -226,58 +181,67 @@ impl<'a> Reporter<'a> {
     }
 }
 
-/// The key by which the forms tell themselves apart, when none of them has the value found there: with its
-/// allowed values.
-fn discriminator<'e>(forms: &[&'e Vec<ValidationError<'static>>]) -> Option<(String, Vec<&'e Value>)> {
-    let choice = |error: &'e ValidationError<'static>| match error.kind() {
-        Kind::Constant { expected_value } => Some((pointer_of(error), vec![expected_value.as_ref()])),
-        Kind::Enum { options } => Some((pointer_of(error), options.as_array()?.iter().collect())),
-        _ => None,
-    };
-    let mut choices =
-        forms.iter().map(|form| form.iter().find_map(choice)).collect::<Option<Vec<_>>>()?.into_iter();
-    let (key, mut options) = choices.next()?;
-    for (other, more) in choices {
-        if other != key {
+/// What a rule about size, range or shape asks for.
+fn rule(error: &ValidationError<'_>, got: &str) -> String {
+    match error.kind() {
+        Kind::Minimum { limit } => format!("must be at least {limit}, got {got}"),
+        Kind::Maximum { limit } => format!("must be at most {limit}, got {got}"),
+        Kind::Custom { keyword, message } if keyword == "x-min" => {
+            format!("must be at least {message}, got {got}")
+        }
+        Kind::Custom { keyword, message } if keyword == "x-max" => {
+            format!("must be at most {message}, got {got}")
+        }
+        Kind::MinLength { limit: 1 } | Kind::MinItems { limit: 1 } | Kind::MinProperties { limit: 1 } => {
+            "must not be empty".to_owned()
+        }
+        Kind::Pattern { pattern } => format!("must match the pattern {pattern}, got {got}"),
+        // Rare in configurations; the validator's own sentence, in which `got` stands for the value.
+        _ => error.masked_with(got).to_string(),
+    }
+}
+
+/// What every form says of one and the same place, taken together: the tag by which they tell themselves apart, when
+/// none of them has the value found there, or their types.
+fn common<'e, T: PartialEq>(
+    forms: &'e [Vec<ValidationError<'static>>],
+    allowed: impl Fn(&'e ValidationError<'static>) -> Option<Vec<T>>,
+) -> Option<(&'e str, Vec<T>)> {
+    let (mut place, mut all) = (None, Vec::new());
+    for form in forms {
+        let said =
+            |error: &'e ValidationError<'static>| Some((error.instance_path().as_str(), allowed(error)?));
+        let (at, more) = form.iter().find_map(said)?;
+        if *place.get_or_insert(at) != at {
             return None;
         }
-        options.extend(more);
-    }
-    Some((key, options))
-}
-
-/// The types of all forms, when the value is of none of them.
-fn types_of_all(at: &str, forms: &[&Vec<ValidationError<'static>>]) -> Option<Vec<JsonType>> {
-    let of_form = |form: &&Vec<ValidationError<'static>>| {
-        form.iter().find_map(|error| match error.kind() {
-            Kind::Type { kind } if pointer_of(error) == at => Some(expected_types(kind)),
-            _ => None,
-        })
-    };
-    let mut types = Vec::new();
-    for kind in forms.iter().map(of_form).collect::<Option<Vec<_>>>()?.into_iter().flatten() {
-        if !types.contains(&kind) {
-            types.push(kind);
+        for one in more {
+            if !all.contains(&one) {
+                all.push(one);
+            }
         }
     }
-    (!types.is_empty()).then_some(types)
+    Some((place?, all))
 }
 
-/// How little a form looks like what was meant: its own type is wrong, its tag is another one, many mistakes.
-fn unlikeliness(at: &str, form: &[ValidationError<'static>]) -> (bool, bool, usize) {
-    let wrong_type = form.iter().any(|e| matches!(e.kind(), Kind::Type { .. }) && pointer_of(e) == at);
-    let wrong_tag = form.iter().any(|e| matches!(e.kind(), Kind::Constant { .. } | Kind::Enum { .. }));
-    (wrong_type, wrong_tag, form.len())
+fn allowed_values<'e>(error: &'e ValidationError<'_>) -> Option<Vec<&'e Value>> {
+    match error.kind() {
+        Kind::Constant { expected_value } => Some(vec![expected_value]),
+        Kind::Enum { options } => Some(options.as_array()?.iter().collect()),
+        _ => None,
+    }
 }
 
-fn only_null(form: &[ValidationError<'static>]) -> bool {
-    matches!(form, [error] if matches!(error.kind(), Kind::Type { kind: TypeKind::Single(JsonType::Null) }))
+/// The types of a value at `at` itself.
+fn own_types(at: &str, error: &ValidationError<'_>) -> Option<Vec<JsonType>> {
+    allowed_types(error).filter(|_| error.instance_path().as_str() == at)
 }
 
-fn expected_types(kind: &TypeKind) -> Vec<JsonType> {
-    match kind {
-        TypeKind::Single(kind) => vec![*kind],
-        TypeKind::Multiple(kinds) => kinds.iter().filter(|kind| *kind != JsonType::Null).collect(),
+fn allowed_types(error: &ValidationError<'_>) -> Option<Vec<JsonType>> {
+    match error.kind() {
+        Kind::Type { kind: TypeKind::Single(kind) } => Some(vec![*kind]),
+        Kind::Type { kind: TypeKind::Multiple(kinds) } => Some(kinds.iter().collect()),
+        _ => None,
     }
 }
 
@@ -293,32 +257,12 @@ fn type_phrase(kind: JsonType) -> &'static str {
     }
 }
 
-fn format_phrase(format: &str) -> Option<&'static str> {
-    match format {
-        HumanDuration::FORMAT => Some(HumanDuration::EXPECTED),
-        ByteSize::FORMAT => Some(ByteSize::EXPECTED),
-        address::LISTEN_ADDRESS => Some("an IP address and port such as \"127.0.0.1:3000\""),
-        address::HTTP_URL => {
-            Some("a base URL such as \"https://host/path\", without user, query or fragment")
-        }
-        _ => None,
-    }
-}
-
 /// How to write a bare number with a unit.
-fn unit_cure(format: &str, value: &Value) -> String {
-    let number = match value {
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => text.trim().to_owned(),
-        _ => return String::new(),
-    };
-    let (unit, name) = match format {
-        HumanDuration::FORMAT => ("s", "seconds"),
-        ByteSize::FORMAT => (" B", "bytes"),
-        _ => return String::new(),
-    };
-    let bare = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    if bare { format!("write \"{number}{unit}\" for {name}") } else { String::new() }
+fn unit_cure(format: &Format, value: &Value) -> Option<String> {
+    let (unit, name) = format.unit?;
+    let number = value.as_str().map_or_else(|| value.to_string(), |text| text.trim().to_owned());
+    let is_bare = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    is_bare.then(|| format!("write \"{number}{unit}\" for {name}"))
 }
 
 fn show(value: &Value) -> String {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use plugin_api::Content;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -89,19 +90,6 @@ pub struct Plugin {
     /// Where the entry stands.
     #[serde(skip)]
     pub(crate) origin: Origin,
-}
-
-/// What an exporter may see of requests and answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Content {
-    /// Counts, times and outcome: no ids, no bodies.
-    None,
-    /// Everything but the bodies.
-    Metadata,
-    /// Everything.
-    #[default]
-    Full,
 }
 
 /// Records that wait for an exporter.

@@ -1,6 +1,6 @@
 //! How an exporter is fed: the operator's settings over the plugin's defaults, the backend's limits over both.
 
-use plugin_api::{Content, Description};
+use plugin_api::Description;
 use tokio::time::Instant;
 use tracing::error;
 
@@ -60,7 +60,7 @@ fn settings(plugin: &Description, entry: &config::Plugin) -> Settings {
     let batch = batch(plugin, entry);
     let limits = &plugin.limits;
     Settings {
-        content: content(entry.content).min(plugin.content),
+        content: entry.content.min(plugin.content),
         batch,
         max_record_bytes: limits
             .max_record_bytes
@@ -93,14 +93,6 @@ fn batch(plugin: &Description, entry: &config::Plugin) -> BatchLimits {
     }
 }
 
-fn content(content: config::Content) -> Content {
-    match content {
-        config::Content::None => Content::None,
-        config::Content::Metadata => Content::Metadata,
-        config::Content::Full => Content::Full,
-    }
-}
-
 fn on_full(on_full: config::OnFull) -> OnFull {
     match on_full {
         config::OnFull::DropOldest => OnFull::DropOldest,
@@ -112,6 +104,8 @@ fn on_full(on_full: config::OnFull) -> OnFull {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use plugin_api::Content;
 
     use super::*;
 
@@ -143,7 +137,7 @@ mod tests {
     fn an_exporter_sees_no_more_than_it_needs_and_no_more_than_it_may() {
         let mut entry = config::Plugin::new("x", "x.so");
         assert_eq!(settings(&description(&serde_json::json!({})), &entry).content, Content::Metadata);
-        entry.content = config::Content::None;
+        entry.content = Content::None;
         let full = description(&serde_json::json!({ "content": "full" }));
         assert_eq!(settings(&full, &entry).content, Content::None);
     }

@@ -209,6 +209,7 @@ mod tests {
         let schema = json!({ "properties": {
             "auth": { "oneOf": [auth("basic", "password"), auth("bearer", "token")] },
             "either": { "anyOf": [{ "type": "string" }, { "type": "integer" }, { "type": "null" }] },
+            "tls": { "oneOf": [{ "const": "off" }, auth("mutual", "key")] },
             "maybe": { "anyOf": [{ "type": "integer" }, { "type": "null" }] },
         }});
         for (value, expected) in [
@@ -222,6 +223,8 @@ mod tests {
                 vec!["auth.type: expected \"basic\" or \"bearer\", got \"digest\""],
             ),
             (json!({ "either": true }), vec!["either: expected a string or an integer, got true"]),
+            // Where a table belongs, what is written may be a secret of it.
+            (json!({ "tls": "of" }), vec!["tls: expected \"off\", got a string"]),
             (json!({ "maybe": "x" }), vec!["maybe: expected an integer, got \"x\""]),
         ] {
             expect(&schema, &value, &expected);

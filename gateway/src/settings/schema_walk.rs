@@ -50,24 +50,26 @@ pub(crate) fn allows_type(schemas: &[&Value], name: &str) -> bool {
     })
 }
 
-/// True when no part of what the user wrote at `pointer` may be shown: it or something around it is marked `x-secret`,
-/// or it stands where something belongs that may hold a secret: a table, or a list of tables, lists or secrets.
-pub(crate) fn is_secret(root: &Value, pointer: &str) -> bool {
-    let mark = Value::Bool(true);
-    let is_marked =
-        |at: &str| subschemas(root, at).iter().any(|schema| schema.get("x-secret") == Some(&mark));
-    let item = pointer::join(pointer, "0");
-    pointer::ancestors(pointer).any(is_marked)
-        || is_container(&subschemas(root, pointer), &TABLE)
-        || is_marked(&item)
-        || is_container(&subschemas(root, &item), &[&TABLE[..], &["array", "items"]].concat())
+/// True when the value at `pointer`, or something around it, is marked `x-secret`.
+pub(crate) fn is_marked(root: &Value, pointer: &str) -> bool {
+    let marked = |schema: &&Value| schema.get("x-secret") == Some(&Value::Bool(true));
+    pointer::ancestors(pointer).any(|outer| subschemas(root, outer).iter().any(marked))
 }
 
-/// The type of a table, and the keywords that only tables have.
-const TABLE: [&str; 4] = ["object", "properties", "patternProperties", "additionalProperties"];
-
-fn is_container(schemas: &[&Value], of: &[&str]) -> bool {
-    of.iter().any(|word| allows_type(schemas, word) || annotation(schemas, word).is_some())
+/// True when no part of what the user wrote at `pointer` may be shown: it is marked, or it stands where something
+/// belongs that may hold a secret: a table, or a list of tables, lists or secrets.
+pub(crate) fn is_secret(root: &Value, pointer: &str) -> bool {
+    let item = pointer::join(pointer, "0");
+    let (own, items) = (subschemas(root, pointer), subschemas(root, &item));
+    let may_hold = |schemas: &[&Value], kind: &str, keywords: &[&str]| {
+        allows_type(schemas, kind) || keywords.iter().any(|word| annotation(schemas, word).is_some())
+    };
+    let may_be_table =
+        |schemas| may_hold(schemas, "object", &["properties", "patternProperties", "additionalProperties"]);
+    is_marked(root, &item)
+        || may_be_table(&own)
+        || may_be_table(&items)
+        || may_hold(&items, "array", &["items", "prefixItems"])
 }
 
 fn add<'a>(root: &'a Value, schema: &'a Value, found: &mut Vec<&'a Value>) {

@@ -132,7 +132,7 @@ impl<'a> Reporter<'a> {
     }
 
     fn not_one_of(&self, at: &str, value: &Value, options: &[&Value]) -> SchemaProblem {
-        if walk::is_secret(self.schema, at) {
+        if walk::is_marked(self.schema, at) {
             return SchemaProblem::new(at, "not one of the allowed values", "");
         }
         let shown = options.iter().map(|option| show(option)).collect::<Vec<_>>();

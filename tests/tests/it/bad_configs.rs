@@ -1,6 +1,6 @@
 //! Mistakes in the configuration: each is told with its place and its cure, all in one run, before anything is served.
 
-use std::{net::TcpListener, path::Path};
+use std::{net::TcpListener, path::PathBuf};
 
 use end_to_end::{Ended, Gateway, Provider, artifacts, magicapi_gateway};
 
@@ -48,59 +48,63 @@ async fn a_duration_without_its_unit_and_a_size_without_its_own_are_told_how_to_
     );
 }
 
-/// An entry for each text: it stands where the gateway reads it, and where a plugin does. A file exporter and one that
-/// is made with the exporters' kit.
-fn entries_with(sizes: &[&str], durations: &[&str]) -> String {
-    let [file, elasticsearch] = ["file", "elasticsearch"].map(artifacts::plugin);
-    let entry = |number: usize, (own, library): (&str, &Path), keys: [&str; 2], text: &str| {
-        let [gateways, plugins] = keys;
-        let (own, library) = (own.replace("NUMBER", &number.to_string()), library.display());
-        format!(
-            "[[plugin]]\nname = \"plugin-{number}\"\npath = \"{library}\"\n{gateways} = \"{text}\"\n\
-             [plugin.config]\n{own}\n{plugins} = \"{text}\"\n"
-        )
-    };
-    let (file, elasticsearch) = (
-        ("path = \"NUMBER.jsonl\"", file.as_path()),
-        ("url = \"http://127.0.0.1:9\"", elasticsearch.as_path()),
+/// Who reads a value.
+#[derive(Clone, Copy, PartialEq)]
+enum Reader {
+    Gateway,
+    Plugin,
+}
+
+/// Entries of the file exporter and of one that is made with the exporters' kit, for each text: it stands where each of
+/// the readers finds it.
+fn entries_with(readers: &[Reader], sizes: &[&str], durations: &[&str]) -> Vec<String> {
+    let file = (artifacts::plugin("file"), "path = \"records.jsonl\"", ["max_bytes", "max_age"]);
+    let elasticsearch = (
+        artifacts::plugin("elasticsearch"),
+        "url = \"http://127.0.0.1:9\"",
+        ["max_request_bytes", "timeout"],
     );
-    let sizes = sizes.iter().flat_map(|text| {
-        [(file, "max_bytes"), (elasticsearch, "max_request_bytes")]
-            .map(|(plugin, key)| (plugin, ["queue.max_bytes", key], *text))
-    });
-    let durations = durations.iter().flat_map(|text| {
-        [(file, "max_age"), (elasticsearch, "timeout")]
-            .map(|(plugin, key)| (plugin, ["call_timeout", key], *text))
-    });
-    sizes
-        .chain(durations)
+    let texts = sizes.iter().map(|text| (0, text)).chain(durations.iter().map(|text| (1, text)));
+    let entry = |(kind, text): (usize, &&str), (library, needed, keys): &(PathBuf, &str, [&str; 2])| {
+        let key = |reader, key: &str| match readers.contains(&reader) {
+            true => format!("{key} = \"{text}\"\n"),
+            false => String::new(),
+        };
+        let gateways = key(Reader::Gateway, ["queue.max_bytes", "call_timeout"][kind]);
+        let plugins = key(Reader::Plugin, keys[kind]);
+        format!("path = \"{}\"\n{gateways}[plugin.config]\n{needed}\n{plugins}", library.display())
+    };
+    let entries = texts.flat_map(|text| [&file, &elasticsearch].map(|plugin| entry(text, plugin)));
+    entries
         .enumerate()
-        .map(|(number, (plugin, keys, text))| entry(number, plugin, keys, text))
+        .map(|(number, entry)| format!("[[plugin]]\nname = \"plugin-{number}\"\n{entry}"))
         .collect()
 }
 
 #[tokio::test]
 async fn the_gateway_and_every_exporter_take_the_same_sizes_and_durations() {
-    let checked = async |toml: String| {
+    let checked = async |entries: &[String]| {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("gateway.toml"), toml).unwrap();
+        std::fs::write(folder.path().join("gateway.toml"), entries.concat()).unwrap();
         let mut command = magicapi_gateway(&["check", "--config", "gateway.toml"]);
         command.current_dir(folder.path());
         Ended::of(command).await
     };
     let sizes = ["1_000 KiB", "2 MiB", "2mib", " 2 MB ", "1.5 MiB", "2000000B"];
     let durations = ["30s", " 1m 30s ", "250ms", "1h"];
-    let ended = checked(entries_with(&sizes, &durations)).await;
+    let ended = checked(&entries_with(&[Reader::Gateway, Reader::Plugin], &sizes, &durations)).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
 
     let sizes = ["2 M", "2 Mi", "2", "-2 MiB", "2e3 KiB", "1.2.3 MiB", ""];
     let durations = ["30", "1.5", "s", "30 parsecs", "-1s", ""];
-    let ended = checked(entries_with(&sizes, &durations)).await;
-    // Each text is told twice: at the gateway's key and at the plugin's.
-    let entries = 2 * (sizes.len() + durations.len());
-    let complaints = ended.complaints();
-    assert_eq!(complaints.len(), 2 * entries, "{ended:#?}");
-    assert!(complaints.iter().all(|complaint| complaint.contains("with a unit such as")), "{complaints:#?}");
+    for reader in [Reader::Gateway, Reader::Plugin] {
+        let entries = entries_with(&[reader], &sizes, &durations);
+        let ended = checked(&entries).await;
+        let complaints = ended.complaints();
+        assert_eq!(complaints.len(), entries.len(), "{ended:#?}");
+        let expected = "with a unit such as";
+        assert!(complaints.iter().all(|complaint| complaint.contains(expected)), "{complaints:#?}");
+    }
 }
 
 #[tokio::test]

@@ -8,11 +8,12 @@ use tracing::{info, warn};
 
 use crate::{
     admin::{Absent, Admin, metrics::Metrics},
-    config::{Config, Secret},
+    config::Config,
     pipeline::{Drivers, Exporter, Exporters},
     proxy::{Budget, CaptureSettings, Limits, Proxy, Target, upstream},
     recorder::{self, Duties, Intake, Losses},
     server::Server,
+    settings::Secret,
     startup::LoadedPlugins,
 };
 

@@ -5,7 +5,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`config`] | one TOML file, checked whole |
+//! | [`config`] | one TOML file, checked whole: composes the sections of the other modules |
+//! | [`settings`] | what sections are made of: values, mistakes, schema checks |
 //! | [`server`] | connections, one single-threaded runtime per core |
 //! | [`proxy`] | the request path: bytes in, bytes out |
 //! | [`providers`] | the known providers and their dialects |
@@ -51,6 +52,8 @@ pub mod recorder;
 pub(crate) mod replay;
 #[forbid(unsafe_code)]
 pub mod server;
+#[forbid(unsafe_code)]
+pub mod settings;
 #[forbid(unsafe_code)]
 pub mod startup;
 

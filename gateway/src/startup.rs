@@ -7,9 +7,10 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::{
-    config::{self, Problem, SchemaProblem},
+    config,
     loader::{self, FileRequest, HostInfo, LoadError, LoadRequest, Plugin},
     pipeline::config::Plugin as Entry,
+    settings::{Problem, SchemaProblem, plugin_settings},
 };
 
 /// The environment, as plugins' settings see it.
@@ -111,7 +112,7 @@ async fn load(entry: &Entry, host: &Host, env: Environment) -> Result<Plugin, Fa
     let settings = entry.config.clone();
     let check = move |description: &Description| {
         let schema = description.config_schema.as_value();
-        config::plugin_settings(schema, &settings, &env).map_err(|problems| {
+        plugin_settings(schema, &settings, &env).map_err(|problems| {
             *found.lock().unwrap_or_else(PoisonError::into_inner) = problems;
             "the settings do not fit the plugin's schema".to_owned()
         })
@@ -160,7 +161,7 @@ pub async fn check_settings(entries: &[Entry], allow_insecure: bool, env: Enviro
         match described {
             Ok((_, description)) => {
                 let schema = description.config_schema.as_value();
-                let found = config::plugin_settings(schema, &entry.config, &env).err().unwrap_or_default();
+                let found = plugin_settings(schema, &entry.config, &env).err().unwrap_or_default();
                 problems.extend(found.iter().map(|problem| entry.settings_problem(problem)));
             }
             Err(error) if error.holds_the_loader() => break,

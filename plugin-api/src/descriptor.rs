@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use schemars::Schema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::exporter::TelemetryExporter;
@@ -119,8 +119,10 @@ impl Descriptor {
     }
 }
 
-/// How much of each record a plugin sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// How much of each record a plugin sees: the least of what it asks for and of what the operator lets it see.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
     /// Numbers and labels alone: no bodies, and nothing that names a person, an organisation or a conversation.
@@ -128,6 +130,7 @@ pub enum Content {
     /// Everything but the bodies.
     Metadata,
     /// Everything, bodies included.
+    #[default]
     Full,
 }
 

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::problem::SchemaProblem;
-use crate::config::secret::Secret;
-use crate::config::units::ListenAddress;
+use crate::settings::{SchemaProblem, Secret, address::ListenAddress};
 
 /// The operator's port: /metrics, /healthz, /readyz and /plugins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

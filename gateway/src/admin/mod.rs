@@ -25,7 +25,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use self::{exposition::Format, metrics::Metrics};
-use crate::{config::Secret, loader::State, pipeline::Exporters};
+use crate::{loader::State, pipeline::Exporters, settings::Secret};
 
 /// Operators' connections at once.
 const MAX_CONNECTIONS: usize = 64;

@@ -7,8 +7,9 @@ use super::{
     load, logging, print,
 };
 use crate::{
-    config::{Loaded, Problem},
+    config::Loaded,
     pipeline::{config::Plugin as Entry, dead_letter},
+    settings::Problem,
     startup::{self, Failure, Host},
 };
 

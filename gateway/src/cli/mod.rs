@@ -21,10 +21,11 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::{self, Loaded, Problem, Source},
+    config::{self, Loaded, Source},
     loader,
     pipeline::config::Plugin,
     providers,
+    settings::Problem,
     startup::{self, Failure},
 };
 

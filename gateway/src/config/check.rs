@@ -5,10 +5,8 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::environment::{LABEL_CURE, is_label, known_names_cure};
-use super::places::Places;
-use super::pointer;
-use super::problem::SchemaProblem;
 use super::sections::Sections;
+use crate::settings::{SchemaProblem, places::Places, pointer};
 
 /// Applies every rule to the sections that could be read.
 pub(crate) fn check(sections: &Sections, known_providers: &[&str], problems: &mut Vec<SchemaProblem>) {

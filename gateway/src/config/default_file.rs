@@ -174,8 +174,8 @@ fn comment(text: &mut String, paragraph: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::schema_walk as walk;
     use crate::config::{Config, Source, load};
+    use crate::settings::schema_walk as walk;
 
     #[track_caller]
     fn load_text(text: &str) -> Config {

@@ -3,12 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
+use setting_values::Secret;
 
-use super::problem::Problem;
-use super::secret::Secret;
-use super::suggest;
-use super::units::parse_listen_address;
 use crate::admin;
+use crate::settings::{Problem, address::parse_listen_address, suggest};
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use super::problem::SchemaProblem;
-use super::secret::Secret;
+use setting_values::Secret;
+
 use super::sections::Sections;
 use crate::pipeline::config::Plugin;
+use crate::settings::{SchemaProblem, pointer};
 
 /// The largest file that is read for a secret or a certificate.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -34,7 +35,7 @@ pub(crate) fn resolve(
     }
     for (name, provider) in &mut sections.providers {
         let Some(provider) = provider else { continue };
-        let at = super::pointer::join("/providers", name);
+        let at = pointer::join("/providers", name);
         provider.api_key_file = provider.api_key_file.take().map(|path| base.join(path));
         let key_file = provider.api_key_file.as_deref();
         take_secret(&format!("{at}/api_key"), &mut provider.api_key, key_file, problems);

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::document::{self, Document, SyntaxFault};
 use super::environment::{self, ENABLED_EXPORTERS};
-use super::places::Places;
-use super::problem::{Problem, SchemaProblem};
 use super::sections::Sections;
-use super::{Config, check, coerce, files, pointer, schema, schema_check, settings};
+use super::{Config, check, files, schema};
 use crate::pipeline::config::{Plugin, plugin_key};
+use crate::settings::document::{self, Document, SyntaxFault};
+use crate::settings::{Problem, SchemaProblem, coerce, places::Places, plugin, pointer, schema_check};
 use crate::{admin, server};
 
 /// Where to look for the configuration.
@@ -160,7 +159,7 @@ impl Loading<'_> {
     fn check_schema(&mut self, value: &mut Value, places: &Places, missing: Vec<SchemaProblem>) {
         let schema = schema();
         coerce::references(&schema, value, places);
-        let filled = settings::fill_from_variables(&schema, value, self.source.env);
+        let filled = plugin::fill_from_variables(&schema, value, self.source.env);
         // A disabled plugin is often one whose credentials are not there.
         let needed = missing.into_iter().filter(|found| !is_disabled(value, &found.pointer));
         self.found.extend(needed);

@@ -1,42 +1,25 @@
 //! The gateway's configuration: read once, checked whole, every mistake reported with file, line, key and cure.
 //!
 //! The way of a value: `document` (TOML to JSON, lines kept, `${NAME}` replaced by `interpolate`) → `coerce` →
-//! `schema_check` (against `schema`, in the sentences of `sentence`) → the section's own struct → `check`.
+//! `schema_check` (against `schema`) → the section's own struct → `check`.
 //!
 //! - `load`: finds the file and runs all of the above
 //! - `environment`: HOST, PORT, ENABLED_EXPORTERS
-//! - `document`, `interpolate`, `places`, `pointer`: the file's content, and where each value stands
-//! - `schema`, `schema_walk`, `schema_check`, `sentence`, `suggest`, `coerce`: a value against a JSON Schema
+//! - `schema`: the JSON Schema of the whole
 //! - `sections`: the parts, each read on its own; `check`: rules between them
 //! - `files`: relative paths, secrets in files
-//! - `settings`: a plugin's own settings
 //! - `default_file`: the commented default file
-//! - `units`, `secret`, `problem`: types that sections and callers use
 //!
-//! Sections belong to the modules they configure (`server::config` and so on); this module only composes them.
-//! Nothing here shows a secret: not in `Debug`, not in a problem. Values that came from the environment are not
-//! shown either.
+//! Sections belong to the modules they configure (`server::config` and so on), and are made of what
+//! [`settings`](crate::settings) has; this module composes them, and none of those modules uses it.
 
 mod check;
-mod coerce;
 mod default_file;
-mod document;
 mod environment;
 mod files;
-mod interpolate;
 mod load;
-pub(crate) mod places;
-pub(crate) mod pointer;
-pub(crate) mod problem;
 mod schema;
-mod schema_check;
-mod schema_walk;
-pub(crate) mod secret;
 mod sections;
-mod sentence;
-pub(crate) mod settings;
-mod suggest;
-pub(crate) mod units;
 
 use std::collections::BTreeMap;
 
@@ -45,12 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::default_file::default_file;
 pub use self::load::{Loaded, Source, load};
-pub use self::problem::{Mistake, Problem, SchemaProblem};
 pub use self::schema::schema;
-pub use self::schema_check::schema_check;
-pub use self::secret::Secret;
-pub use self::settings::{Settings, plugin_settings, redacted};
-pub use self::units::{ByteSize, UnitError};
 use crate::{admin, loader, pipeline, proxy, recorder, server};
 
 /// Everything that can be configured. Paths in it are resolved: they do not depend on the current directory.

@@ -1,54 +1,24 @@
 //! The JSON Schema of the configuration file, made from the sections' types and their doc comments.
 
+use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
-use schemars::transform::transform_subschemas;
-use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::Config;
+use crate::settings::without_null;
 
 /// The JSON Schema (draft 2020-12) of the configuration file.
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    SchemaGenerator::new(settings.with_transform(without_null)).into_root_schema_for::<Config>().to_value()
-}
-
-/// TOML has no `null`: an optional key is one that may be absent.
-fn without_null(schema: &mut Schema) {
-    if let Some(Value::Array(types)) = schema.get_mut("type") {
-        types.retain(|kind| kind != "null");
-        if let [only] = types.as_slice() {
-            let only = only.clone();
-            schema.insert("type".to_owned(), only);
-        }
-    }
-    if let Some(Value::Array(options)) = schema.get_mut("enum") {
-        options.retain(|option| !option.is_null());
-    }
-    if let Some(Value::Array(forms)) = schema.get_mut("anyOf") {
-        forms.retain(|form| form.get("type").is_none_or(|kind| kind != "null"));
-        if let [Value::Object(only)] = forms.as_slice() {
-            let only = only.clone();
-            schema.remove("anyOf");
-            for (key, value) in only {
-                // What the field says about itself goes before what its type says.
-                if schema.get(&key).is_none() {
-                    schema.insert(key, value);
-                }
-            }
-        }
-    }
-    // A table's default is made of those of its keys.
-    if schema.get("default") == Some(&Value::Null) || schema.get("properties").is_some() {
-        schema.remove("default");
-    }
-    transform_subschemas(&mut without_null, schema);
+    SchemaGenerator::new(settings.with_transform(without_null::transform))
+        .into_root_schema_for::<Config>()
+        .to_value()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::schema_walk as walk;
+    use crate::settings::schema_walk as walk;
 
     fn check_documented(schema: &Value, path: &str) {
         for (name, property) in walk::properties(&[schema]) {

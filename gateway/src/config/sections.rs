@@ -6,10 +6,13 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::places::{Origin, Places};
-use super::problem::{Mistake, SchemaProblem};
-use super::{Config, pointer};
+use super::Config;
 use crate::pipeline::config::Plugin;
+use crate::settings::{
+    Mistake, SchemaProblem,
+    places::{Origin, Places},
+    pointer,
+};
 use crate::{admin, loader, proxy, recorder, server};
 
 /// The sections that could be read on their own, so that a mistake in one does not hide those in others.

@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use plugin_api::Content;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::config::ByteSize;
-use crate::config::places::Origin;
-use crate::config::pointer;
-use crate::config::problem::{Mistake, Problem, SchemaProblem};
-use crate::config::settings::Settings;
-use crate::config::units::{HumanDuration, OptionalHumanDuration};
+use crate::settings::{
+    ByteSize, HumanDuration, Mistake, Problem, SchemaProblem, Settings, places::Origin, pointer,
+};
 
 /// One exporter, and what lies between the records and it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -94,19 +92,6 @@ pub struct Plugin {
     pub(crate) origin: Origin,
 }
 
-/// What an exporter may see of requests and answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Content {
-    /// Counts, times and outcome: no ids, no bodies.
-    None,
-    /// Everything but the bodies.
-    Metadata,
-    /// Everything.
-    #[default]
-    Full,
-}
-
 /// Records that wait for an exporter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -145,8 +130,8 @@ pub struct Batch {
     #[schemars(extend("x-min" = "1 KiB"), example = ByteSize::mib(5))]
     pub max_bytes: Option<ByteSize>,
     /// How long a record may wait for others.
-    #[serde(with = "OptionalHumanDuration")]
-    #[schemars(example = "1s")]
+    #[serde(with = "optional_duration")]
+    #[schemars(with = "Option<HumanDuration>", example = "1s")]
     pub max_delay: Option<Duration>,
 }
 
@@ -255,7 +240,8 @@ impl Plugin {
         let mut problem = self.problem_at(&pointer, &found.message, &found.cure);
         // `workers = 2` below the line `[plugin.config]` belongs to the table of that name.
         let key = found.pointer.trim_start_matches('/');
-        if found.kind == Mistake::UnknownKey && OWN_KEYS.contains(&key) {
+        let is_own = || schemars::schema_for!(Self).pointer(&format!("/properties/{key}")).is_some();
+        if found.kind == Mistake::UnknownKey && is_own() {
             problem.cure = format!("{key} is a key of [[plugin]] itself: put it above [plugin.config]");
         }
         problem
@@ -315,20 +301,6 @@ pub(crate) fn plugin_key(name: &str, pointer: &str) -> String {
     format!("plugin \"{name}\"{colon}{}", pointer::dotted(pointer))
 }
 
-/// Keys that are meant for the entry when they are found among the plugin's settings.
-const OWN_KEYS: [&str; 10] = [
-    "sha256",
-    "enabled",
-    "required",
-    "workers",
-    "content",
-    "dead_letter",
-    "dead_letter_max_bytes",
-    "dead_letter_keep",
-    "max_panics",
-    "call_timeout",
-];
-
 fn yes() -> bool {
     true
 }
@@ -351,6 +323,23 @@ fn ten_panics() -> u32 {
 
 fn half_a_minute() -> Duration {
     Duration::from_secs(30)
+}
+
+mod optional_duration {
+    use super::{Deserialize, Duration, HumanDuration, Serialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        duration.map(HumanDuration).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<HumanDuration>::deserialize(deserializer)?.map(|duration| duration.0))
+    }
 }
 
 #[cfg(test)]
@@ -391,11 +380,22 @@ mod tests {
 
     #[test]
     fn a_key_below_the_wrong_header_is_sent_home() {
-        let unknown =
-            SchemaProblem::new("/workers", "unknown key", "take it out").of_kind(Mistake::UnknownKey);
-        assert_eq!(
-            Plugin::new("x", "x.so").settings_problem(&unknown).to_string(),
-            "plugin \"x\": config.workers: unknown key; workers is a key of [[plugin]] itself: put it above [plugin.config]"
-        );
+        for (key, expected) in [
+            (
+                "workers",
+                "config.workers: unknown key; workers is a key of [[plugin]] itself: put it above [plugin.config]",
+            ),
+            (
+                "create_timeout",
+                "config.create_timeout: unknown key; create_timeout is a key of [[plugin]] itself: \
+                 put it above [plugin.config]",
+            ),
+            ("colour", "config.colour: unknown key; take it out"),
+        ] {
+            let unknown = SchemaProblem::new(format!("/{key}"), "unknown key", "take it out")
+                .of_kind(Mistake::UnknownKey);
+            let problem = Plugin::new("x", "x.so").settings_problem(&unknown);
+            assert_eq!(problem.to_string(), format!("plugin \"x\": {expected}"));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! How an exporter is fed: the operator's settings over the plugin's defaults, the backend's limits over both.
 
 use exporter_pipeline::{BatchLimits, Capacity, CircuitBreaker, OnFull, Policy, RateLimits, Retry};
-use plugin_api::{Content, Description};
+use plugin_api::Description;
 use tracing::error;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     observer::{Instruments, Observer},
     outlet::Outlet,
 };
-use crate::{config::ByteSize, loader::Plugin};
+use crate::{loader::Plugin, settings::ByteSize};
 
 pub(super) fn exporter(
     plugin: Plugin,
@@ -19,7 +19,7 @@ pub(super) fn exporter(
     instruments: &Instruments,
     outlet: Outlet,
 ) -> Exporter {
-    let content = content(entry.content).min(plugin.description().content);
+    let content = entry.content.min(plugin.description().content);
     let policy = Policy { keep_whole: outlet.wants_letters(), ..policy(plugin.description(), entry) };
     let observer = Observer::new(instruments.clone(), &entry.name);
     Exporter::new(plugin, content, policy, entry.call_timeout, observer, outlet)
@@ -90,14 +90,6 @@ fn batch(plugin: &Description, entry: &config::Plugin) -> BatchLimits {
     }
 }
 
-fn content(content: config::Content) -> Content {
-    match content {
-        config::Content::None => Content::None,
-        config::Content::Metadata => Content::Metadata,
-        config::Content::Full => Content::Full,
-    }
-}
-
 fn on_full(on_full: config::OnFull) -> OnFull {
     match on_full {
         config::OnFull::DropOldest => OnFull::DropOldest,
@@ -134,6 +126,14 @@ mod tests {
         let set = policy(&plugin, &entry);
         assert_eq!(set.batch.max_records, 10);
         assert_eq!(set.batch.max_delay, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn the_backends_hard_limit_bounds_a_record() {
+        let entry = config::Plugin::new("x", "x.so");
+        let limits = serde_json::json!({ "limits": { "max_bytes": 900, "max_record_bytes": 1_000 } });
+        assert_eq!(policy(&description(&limits), &entry).max_record_bytes, 900);
+        assert_eq!(policy(&description(&serde_json::json!({})), &entry).max_record_bytes, u64::MAX);
     }
 
     #[test]

@@ -8,10 +8,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config::problem::SchemaProblem;
-use crate::config::secret::Secret;
-use crate::config::units::{HTTP_URL, HumanDuration};
 use crate::providers::dialect::{self, Dialect};
+use crate::settings::{HumanDuration, SchemaProblem, Secret, address::HTTP_URL};
 
 /// Where requests go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -10,8 +10,8 @@ use super::{
     tls,
 };
 use crate::{
-    config::secret::Secret,
     providers::{self, Dialect, MovedPath},
+    settings::Secret,
 };
 
 /// What is known of a provider before any connection: the same for all workers.

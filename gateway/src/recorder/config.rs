@@ -5,8 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::problem::SchemaProblem;
-use crate::config::units::{ByteSize, HumanDuration};
+use crate::settings::{ByteSize, HumanDuration, SchemaProblem};
 
 /// What a record says about this gateway, and how much of the bodies it keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::units::{ByteSize, HumanDuration, ListenAddress};
+use crate::settings::{ByteSize, HumanDuration, address::ListenAddress};
 
 /// Where clients connect, and how much of the machine they may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -144,7 +144,7 @@ impl Config {
     /// When there is none, or two.
     pub fn key(&self) -> Result<Secret, InitError> {
         let inline = ("api_key", self.api_key.as_ref());
-        Secret::from_settings(inline, ("api_key_file", self.api_key_file.as_deref()))?.ok_or_else(|| {
+        settings::secret(inline, ("api_key_file", self.api_key_file.as_deref()))?.ok_or_else(|| {
             InitError::invalid_config(
                 "no API key: set DD_API_KEY, or api_key or api_key_file in [plugin.config]",
             )

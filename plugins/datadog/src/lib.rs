@@ -8,7 +8,7 @@
 //! | [`metrics`] | records as distributions |
 //! | [`spans`], [`messages`] | records as spans of LLM Observability, bodies as messages |
 //! | [`age`] | how old a record may be |
-//! | [`round`] | one batch: what is sent in which order, and what becomes of the records |
+//! | [`export`] | one batch: what is sent in which order, and what becomes of the records |
 //! | [`intake`] | requests to Datadog, and what its answers mean |
 //!
 //! Invariants: no entry is cut by Datadog, and no request is over its limits; what Datadog would drop without a word is
@@ -19,12 +19,12 @@
 
 pub mod age;
 pub mod config;
+pub mod export;
 pub mod identity;
 pub mod intake;
 pub mod logs;
 pub mod messages;
 pub mod metrics;
-pub mod round;
 pub mod spans;
 pub mod tag;
 
@@ -36,7 +36,7 @@ use plugin_api::{
 };
 use tracing::warn;
 
-use crate::{config::Config, identity::Identity, intake::Intake, round::Round};
+use crate::{config::Config, export::Export, identity::Identity, intake::Intake};
 
 /// The exporter.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl TelemetryExporter for Datadog {
     }
 
     async fn export(&self, batch: Batch<'_>) -> Result<(), ExportError> {
-        self.pulse.note(Round::new(self, batch).run().await)
+        self.pulse.note(Export::new(self, batch).run().await)
     }
 
     async fn health(&self) -> Health {

@@ -427,7 +427,7 @@ proptest! {
 #[test]
 fn many_small_records_are_several_requests_of_a_thousand() {
     let fake = Fake::start();
-    let outcome = plugin(&fake, &json!({})).export((0..2_500).map(fresh));
+    let outcome = plugin(&fake, &json!({})).export((0..2_500).map(Sample::fresh));
     assert!(outcome.is_all_delivered());
     let entries = |request: Request| request.json().unwrap().as_array().unwrap().len();
     let sent: Vec<usize> = requests(&fake, "/api/v2/logs").into_iter().map(entries).collect();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use exporter_kit::{
     http::{self, Url},
-    settings::{ByteSize, HumanDuration, Secret},
+    settings::{self, ByteSize, HumanDuration, Secret},
     tls::Tls,
 };
 use plugin_api::InitError;
@@ -179,15 +179,15 @@ impl Config {
     }
 
     fn auth(&self, urls: &[Url]) -> Result<Auth, InitError> {
-        let api_key = Secret::from_settings(
+        let api_key = settings::secret(
             ("api_key", self.api_key.as_ref()),
             ("api_key_file", self.api_key_file.as_deref()),
         )?;
-        let password = Secret::from_settings(
+        let password = settings::secret(
             ("password", self.password.as_ref()),
             ("password_file", self.password_file.as_deref()),
         )?;
-        let bearer = Secret::from_settings(
+        let bearer = settings::secret(
             ("bearer_token", self.bearer_token.as_ref()),
             ("bearer_token_file", self.bearer_token_file.as_deref()),
         )?;
@@ -217,7 +217,7 @@ impl Config {
         if self.timeout.0.as_millis() < 100 {
             return Err(InitError::invalid_config("timeout: less than 100ms; write for instance \"10s\""));
         }
-        if !(64 << 10..=100 << 20).contains(&self.max_request_bytes.0) {
+        if !(64 << 10..=100 << 20).contains(&self.max_request_bytes.bytes()) {
             return Err(InitError::invalid_config(
                 "max_request_bytes: not between \"64 KiB\" and \"100 MiB\", which is what a cluster takes",
             ));

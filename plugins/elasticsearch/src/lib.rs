@@ -77,7 +77,7 @@ impl TelemetryExporter for Elasticsearch {
         let encoder = Encoder {
             index: config.index()?,
             has_bodies: config.bodies != Bodies::Off,
-            max_request_bytes: config.max_request_bytes.bytes(),
+            max_request_bytes: config.max_request_bytes.as_usize(),
         };
         let cluster = Cluster {
             client,

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setting_values::{ByteSize, HumanDuration};
 
 /// Settings of the file exporter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -15,12 +16,12 @@ pub struct Config {
     /// The file is rotated before it would grow beyond this size, for instance `"100 MiB"`. `"0 B"`: never by size. A
     /// batch is never split, so one that is larger has a file of its own.
     #[serde(default = "default_max_bytes")]
-    #[schemars(with = "String", extend("x-env" = "FILE_EXPORTER_MAX_BYTES", "format" = "byte-size"))]
-    pub max_bytes: Size,
+    #[schemars(extend("x-env" = "FILE_EXPORTER_MAX_BYTES"))]
+    pub max_bytes: ByteSize,
     /// The file is rotated by the first batch after this time, for instance `"24h"`. `"0s"`: never by age.
     #[serde(default)]
-    #[schemars(with = "String", extend("x-env" = "FILE_EXPORTER_MAX_AGE", "format" = "human-duration"))]
-    pub max_age: Age,
+    #[schemars(extend("x-env" = "FILE_EXPORTER_MAX_AGE"))]
+    pub max_age: HumanDuration,
     /// Number of rotated files that are kept; older ones are deleted. 0: all are kept.
     #[serde(default = "default_keep")]
     #[schemars(extend("x-env" = "FILE_EXPORTER_KEEP"))]
@@ -40,56 +41,12 @@ pub struct Config {
     pub mode: Mode,
 }
 
-fn default_max_bytes() -> Size {
-    Size(100 << 20)
+fn default_max_bytes() -> ByteSize {
+    ByteSize::mib(100)
 }
 
 fn default_keep() -> u32 {
     10
-}
-
-/// A number of bytes, written with its unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Size(pub u64);
-
-impl TryFrom<String> for Size {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let lacks_unit = !text.contains(|c: char| c.is_ascii_alphabetic());
-        let size = text.parse::<bytesize::ByteSize>().ok().filter(|_| !lacks_unit);
-        size.map(|size| Self(size.as_u64()))
-            .ok_or_else(|| format!("`{text}` is no size: write a number with a unit, such as \"100 MiB\""))
-    }
-}
-
-impl From<Size> for String {
-    fn from(size: Size) -> Self {
-        match size.0 {
-            bytes if bytes > 0 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
-            bytes => format!("{bytes} B"),
-        }
-    }
-}
-
-/// An age, written with its unit. The default is 0, which means none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Age(pub Duration);
-
-impl TryFrom<String> for Age {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        duration(&text).map(Self)
-    }
-}
-
-impl From<Age> for String {
-    fn from(age: Age) -> Self {
-        humantime::format_duration(age.0).to_string()
-    }
 }
 
 /// When lines are forced to the disk.
@@ -112,11 +69,9 @@ impl TryFrom<String> for Fsync {
         match (&*text, text.strip_prefix("interval:")) {
             ("never", _) => Ok(Self::Never),
             ("batch", _) => Ok(Self::Batch),
-            (_, Some(interval)) => match duration(interval)? {
-                Duration::ZERO => {
-                    Err("`interval:` needs a duration above 0, such as \"interval:1s\"".to_owned())
-                }
-                interval => Ok(Self::Interval(interval)),
+            (_, Some(interval)) => match interval.parse() {
+                Ok(HumanDuration(interval)) if !interval.is_zero() => Ok(Self::Interval(interval)),
+                _ => Err("`interval:` needs a duration above 0, such as \"interval:1s\"".to_owned()),
             },
             _ => Err(format!("`{text}` is no fsync policy: write \"never\", \"batch\" or \"interval:1s\"")),
         }
@@ -128,7 +83,7 @@ impl From<Fsync> for String {
         match fsync {
             Fsync::Never => "never".to_owned(),
             Fsync::Batch => "batch".to_owned(),
-            Fsync::Interval(interval) => format!("interval:{}", humantime::format_duration(interval)),
+            Fsync::Interval(interval) => format!("interval:{}", HumanDuration(interval)),
         }
     }
 }
@@ -167,12 +122,6 @@ impl From<Mode> for String {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| {
-        format!("`{text}` is no duration: write a number with a unit, such as \"30s\" or \"24h\"")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,8 +148,8 @@ mod tests {
             r#"{"path":"a","max_bytes":"1.5 KiB","max_age":"1h 30m","fsync":"interval:250ms","mode":"640"}"#,
         )
         .unwrap();
-        assert_eq!(config.max_bytes, Size(1536));
-        assert_eq!(config.max_age, Age(Duration::from_secs(5400)));
+        assert_eq!(config.max_bytes, ByteSize::new(1536));
+        assert_eq!(config.max_age, HumanDuration::seconds(5400));
         assert_eq!(config.fsync, Fsync::Interval(Duration::from_millis(250)));
         assert_eq!(config.mode, Mode(0o640));
     }
@@ -209,9 +158,9 @@ mod tests {
     fn a_wrong_value_is_refused_with_an_example() {
         for (settings, expected) in [
             (r"{}", "missing field `path`"),
-            (r#"{"path":"a","max_bytes":"100"}"#, "`100` is no size"),
-            (r#"{"path":"a","max_bytes":"100 parsecs"}"#, "such as \"100 MiB\""),
-            (r#"{"path":"a","max_age":"7"}"#, "`7` is no duration"),
+            (r#"{"path":"a","max_bytes":"100"}"#, "the unit is missing"),
+            (r#"{"path":"a","max_bytes":"100 parsecs"}"#, "such as \"20 MiB\""),
+            (r#"{"path":"a","max_age":"7"}"#, "such as \"30s\": the unit is missing"),
             (r#"{"path":"a","fsync":"always"}"#, "\"never\", \"batch\" or \"interval:1s\""),
             (r#"{"path":"a","fsync":"interval:0s"}"#, "above 0"),
             (r#"{"path":"a","mode":"rw"}"#, "such as \"0600\""),

@@ -72,7 +72,7 @@ impl Log {
     /// How large a file may become; 0 is no limit.
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
-        self.config.max_bytes.0
+        self.config.max_bytes.bytes()
     }
 
     /// Appends whole lines, after what the file needs first.
@@ -133,7 +133,7 @@ impl Log {
     fn is_due(&self, more: u64, now: SystemTime) -> io::Result<bool> {
         let Some(open) = &self.open else { return Ok(false) };
         let length = open.file.metadata()?.len();
-        let (max_bytes, max_age) = (self.config.max_bytes.0, self.config.max_age.0);
+        let (max_bytes, max_age) = (self.config.max_bytes.bytes(), self.config.max_age.0);
         let is_full = max_bytes > 0 && length + more > max_bytes;
         let is_old = !max_age.is_zero() && now.duration_since(open.born).is_ok_and(|age| age >= max_age);
         Ok(length > 0 && (is_full || is_old))

@@ -12,10 +12,11 @@ use std::{
 use exporter_testkit::{Plugin, Records, Sample, Verdict};
 use plugin_api::abi::status;
 use serde_json::{Value, json};
+use setting_values::{ByteSize, HumanDuration};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Age, Fsync, Mode, Size};
+use crate::config::{Fsync, Mode};
 
 /// A plugin on `log.jsonl` in `directory`, with more settings.
 fn plugin(directory: &TempDir, more: &Value) -> Plugin<JsonLines> {
@@ -127,8 +128,8 @@ fn rotated_files_are_compressed_in_the_background() {
 fn log(directory: &TempDir) -> Log {
     Log::new(Config {
         path: directory.path().join("log.jsonl"),
-        max_bytes: Size(0),
-        max_age: Age(Duration::from_secs(3600)),
+        max_bytes: ByteSize::new(0),
+        max_age: HumanDuration::seconds(3600),
         keep: 0,
         compress: false,
         fsync: Fsync::Never,

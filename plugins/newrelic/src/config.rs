@@ -158,7 +158,7 @@ impl Config {
     pub fn key(&self) -> Result<Secret, InitError> {
         let inline = ("license_key", self.license_key.as_ref());
         let file = ("license_key_file", self.license_key_file.as_deref());
-        Secret::from_settings(inline, file)?.ok_or_else(|| {
+        settings::secret(inline, file)?.ok_or_else(|| {
             InitError::invalid_config(
                 "no license key: set NEW_RELIC_LICENSE_KEY, or license_key or license_key_file in [plugin.config]",
             )

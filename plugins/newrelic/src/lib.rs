@@ -6,7 +6,7 @@
 //! | [`text`] | text in attributes of limited length |
 //! | [`logs`] | records as log entries |
 //! | [`metrics`] | records as counts and summaries |
-//! | [`round`] | one batch: what is sent in which order, and what becomes of the records |
+//! | [`export`] | one batch: what is sent in which order, and what becomes of the records |
 //! | [`intake`] | requests to New Relic, and what its answers mean |
 //!
 //! New Relic answers 202 before it looks, and drops what is over a limit without a word. Invariants: no request, entry,
@@ -16,10 +16,10 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod export;
 pub mod intake;
 pub mod logs;
 pub mod metrics;
-pub mod round;
 pub mod text;
 
 use std::time::Duration;
@@ -32,8 +32,8 @@ use tracing::warn;
 
 use crate::{
     config::{Bodies, Config},
+    export::Export,
     intake::Intake,
-    round::Round,
 };
 
 /// The exporter.
@@ -102,7 +102,7 @@ impl TelemetryExporter for NewRelic {
     }
 
     async fn export(&self, batch: Batch<'_>) -> Result<(), ExportError> {
-        self.pulse.note(Round::new(self, batch).run().await)
+        self.pulse.note(Export::new(self, batch).run().await)
     }
 
     async fn health(&self) -> Health {

@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap, path::PathBuf, time::Duration};
 
-use exporter_kit::{settings::ByteSize, tls};
+use exporter_kit::{
+    settings::{ByteSize, HumanDuration},
+    tls,
+};
 use percent_encoding::percent_decode_str;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
@@ -89,7 +92,7 @@ impl Default for Config {
             compression: Compression::Gzip,
             timeout: Timeout(Duration::from_secs(10)),
             tls: Tls::default(),
-            max_request_size: ByteSize(3500 << 10),
+            max_request_size: ByteSize::kib(3500),
             service_name: None,
             resource_attributes: Pairs::default(),
             body: LogBody::Json,
@@ -294,7 +297,7 @@ impl<'de> Deserialize<'de> for Timeout {
             Form::Milliseconds(milliseconds) => Duration::from_millis(milliseconds),
             Form::Text(text) => match text.trim().parse() {
                 Ok(milliseconds) => Duration::from_millis(milliseconds),
-                Err(_) => humantime::parse_duration(text.trim()).map_err(|_| bad())?,
+                Err(_) => text.parse().map(|HumanDuration(duration)| duration).map_err(|_| bad())?,
             },
         };
         let is_sound = duration >= Duration::from_millis(1) && duration <= Duration::from_secs(3600);
@@ -319,7 +322,7 @@ impl JsonSchema for Timeout {
 // The default of a field in the schema is written with these.
 impl Serialize for Timeout {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(self.0))
+        serializer.collect_str(&HumanDuration(self.0))
     }
 }
 
@@ -348,7 +351,7 @@ mod tests {
         let config = read(&json!({})).unwrap();
         assert_eq!(config, Config::default());
         assert_eq!(config.signals, Signal::ALL);
-        assert!(config.max_request_size.0 < 3_670_016, "below 3.5 MiB");
+        assert!(config.max_request_size.bytes() < 3_670_016, "below 3.5 MiB");
     }
 
     #[test]

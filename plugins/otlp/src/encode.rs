@@ -3,7 +3,7 @@
 use plugin_api::{Field, LOG_NAME};
 
 use crate::{
-    content::Conversation,
+    conversation::Conversation,
     facts::Facts,
     names::{self, Attribute, Source},
     wire::{self, Value},

@@ -5,13 +5,13 @@
 //! | [`config`] | the settings |
 //! | [`names`] | the name table, with its convention's version |
 //! | [`facts`] | what is read from a record |
-//! | [`encode`], [`content`] | a record as a log record and as a span |
+//! | [`encode`], [`conversation`] | a record as a log record and as a span |
 //! | [`metrics`] | series and their data points |
 //! | [`request`] | records into requests of bounded size |
 //! | [`wire`] | the protobuf wire format |
 //! | [`answer`] | what a receiver's answer means for the records |
 //! | [`transport`] | HTTP and gRPC |
-//! | [`round`] | one call: which records lack which signals, and what becomes of them |
+//! | [`export`] | one call: which records lack which signals, and what becomes of them |
 //! | [`counters`] | what the gateway's books cannot show |
 //!
 //! Invariants: no request is larger than `max_request_size`; a signal of a record that was taken is not sent again
@@ -21,14 +21,14 @@
 
 pub mod answer;
 pub mod config;
-pub mod content;
+pub mod conversation;
 pub mod counters;
 pub mod encode;
+pub mod export;
 pub mod facts;
 pub mod metrics;
 pub mod names;
 pub mod request;
-pub mod round;
 pub mod transport;
 pub mod wire;
 
@@ -47,9 +47,9 @@ use tracing::warn;
 use crate::{
     config::{Config, LogBody, Signal},
     counters::{Counters, Seldom},
+    export::Export,
     metrics::Metrics,
     request::Origin,
-    round::Round,
     transport::Transport,
 };
 
@@ -96,7 +96,7 @@ impl TelemetryExporter for Otlp {
         }
         let exporter = Self {
             signals,
-            max_request_bytes: config.max_request_size.bytes(),
+            max_request_bytes: config.max_request_size.as_usize(),
             body: config.body,
             captures_content: config.capture_content,
             origin: origin(&config, &host)?,
@@ -114,7 +114,7 @@ impl TelemetryExporter for Otlp {
     }
 
     async fn export(&self, batch: Batch<'_>) -> Result<(), ExportError> {
-        self.pulse.note(Round::new(self, batch).run().await)
+        self.pulse.note(Export::new(self, batch).run().await)
     }
 
     async fn health(&self) -> Health {
@@ -161,7 +161,7 @@ fn origin(config: &Config, host: &Host) -> Result<Origin, InitError> {
     }
     attributes.entry(names::INSTANCE_ID.to_owned()).or_insert_with(random_uuid);
     let size: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if size > config.max_request_size.bytes() / 8 {
+    if size > config.max_request_size.as_usize() / 8 {
         return Err(InitError::invalid_config(
             "resource_attributes: they are larger than an eighth of max_request_size",
         ));

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     config::Temporality,
-    content::Conversation,
+    conversation::Conversation,
     facts::Facts,
     request::{Requests, Resources},
 };

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
-use exporter_kit::{settings::Secret, tls::Tls};
+use exporter_kit::{
+    settings::{self, Secret},
+    tls::Tls,
+};
 use plugin_api::InitError;
 use rustls::ClientConfig;
 use tokio_postgres::config::{Config as Connection, Host, SslMode as Encryption};
@@ -132,7 +135,7 @@ fn add_parts(connection: &mut Connection, config: &Config) -> Result<(), InitErr
     {
         connection.dbname(name);
     }
-    let password = Secret::from_settings(
+    let password = settings::secret(
         ("password", config.password.as_ref()),
         ("password_file", config.password_file.as_deref()),
     )?;

@@ -1,6 +1,6 @@
 //! Mistakes in the configuration: each is told with its place and its cure, all in one run, before anything is served.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, path::PathBuf};
 
 use end_to_end::{Ended, Gateway, Provider, artifacts, magicapi_gateway};
 
@@ -46,6 +46,65 @@ async fn a_duration_without_its_unit_and_a_size_without_its_own_are_told_how_to_
              got \"20 apples\"",
         ]
     );
+}
+
+/// Who reads a value.
+#[derive(Clone, Copy, PartialEq)]
+enum Reader {
+    Gateway,
+    Plugin,
+}
+
+/// Entries of the file exporter and of one that is made with the exporters' kit, for each text: it stands where each of
+/// the readers finds it.
+fn entries_with(readers: &[Reader], sizes: &[&str], durations: &[&str]) -> Vec<String> {
+    let file = (artifacts::plugin("file"), "path = \"records.jsonl\"", ["max_bytes", "max_age"]);
+    let elasticsearch = (
+        artifacts::plugin("elasticsearch"),
+        "url = \"http://127.0.0.1:9\"",
+        ["max_request_bytes", "timeout"],
+    );
+    let texts = sizes.iter().map(|text| (0, text)).chain(durations.iter().map(|text| (1, text)));
+    let entry = |(kind, text): (usize, &&str), (library, needed, keys): &(PathBuf, &str, [&str; 2])| {
+        let key = |reader, key: &str| match readers.contains(&reader) {
+            true => format!("{key} = \"{text}\"\n"),
+            false => String::new(),
+        };
+        let gateways = key(Reader::Gateway, ["queue.max_bytes", "call_timeout"][kind]);
+        let plugins = key(Reader::Plugin, keys[kind]);
+        format!("path = \"{}\"\n{gateways}[plugin.config]\n{needed}\n{plugins}", library.display())
+    };
+    let entries = texts.flat_map(|text| [&file, &elasticsearch].map(|plugin| entry(text, plugin)));
+    entries
+        .enumerate()
+        .map(|(number, entry)| format!("[[plugin]]\nname = \"plugin-{number}\"\n{entry}"))
+        .collect()
+}
+
+#[tokio::test]
+async fn the_gateway_and_every_exporter_take_the_same_sizes_and_durations() {
+    let checked = async |entries: &[String]| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("gateway.toml"), entries.concat()).unwrap();
+        let mut command = magicapi_gateway(&["check", "--config", "gateway.toml"]);
+        command.current_dir(folder.path());
+        Ended::of(command).await
+    };
+    let sizes = ["1_000 KiB", "2 MiB", "2mib", " 2 MB ", "1.5 MiB", "2000000B"];
+    let durations = ["30s", " 1m 30s ", "250ms", "1h"];
+    let ended = checked(&entries_with(&[Reader::Gateway, Reader::Plugin], &sizes, &durations)).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+
+    let sizes = ["2 M", "2 Mi", "2", "-2 MiB", "2e3 KiB", "1.2.3 MiB", ""];
+    let durations = ["30", "1.5", "s", "30 parsecs", "-1s", ""];
+    for reader in [Reader::Gateway, Reader::Plugin] {
+        let entries = entries_with(&[reader], &sizes, &durations);
+        let ended = checked(&entries).await;
+        let complaints = ended.complaints();
+        assert_eq!(complaints.len(), entries.len(), "{ended:#?}");
+        let expected = "with a unit such as";
+        assert!(complaints.iter().all(|complaint| complaint.contains(expected)), "{complaints:#?}");
+    }
 }
 
 #[tokio::test]

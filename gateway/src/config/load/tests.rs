@@ -179,7 +179,7 @@ fn a_settings_mistake_gets_the_line_of_its_plugin_entry() {
         "properties": { "url": { "type": "string" }, "key": { "type": "string", "x-env": "X_KEY" } },
     });
     let plugin = &loaded.plugins[0];
-    let found = settings::plugin_settings(&schema, &plugin.config, &|_| None).unwrap_err();
+    let found = plugin::plugin_settings(&schema, &plugin.config, &|_| None).unwrap_err();
     let lines =
         found.iter().map(|f| plugin.settings_problem(f)).map(|p| (p.line, p.key.clone())).collect::<Vec<_>>();
     assert_eq!(
@@ -196,7 +196,7 @@ fn secrets_show_nowhere() {
         &[("KEY", "hunter2")],
     );
     let config = loaded.config.as_ref().unwrap();
-    assert_eq!(config.admin.token.as_ref().map(super::super::Secret::expose), Some("hunter2"));
+    assert_eq!(config.admin.token.as_ref().map(setting_values::Secret::expose), Some("hunter2"));
     assert!(!format!("{loaded:?}{}", serde_json::to_string(config).unwrap()).contains("hunter2"));
     let wrong = "[admin]\ntoken = [\"hunter2\"]\n[providers.ollama]\napi_key = \"hunter2 hunter2\"\n[providers.groq]\nbase_url = \"http://u:hunter2@x\"\n\
                  [providers.openai]\napi_key_file = \"/nowhere\"\napi_kye = \"hunter2\"\n[server]\nworkers = \"${KEY}\"";

@@ -1,31 +1,28 @@
 //! Checks a value against a JSON Schema and reports every mistake, in sentences for the author of a config.
 //!
 //! Serves the gateway's own file and the settings of every plugin. On top of the standard it knows the formats
-//! of [`units`], `x-min` and `x-max` (bounds of durations and sizes), `x-secret` (never shown) and `x-env` (the
+//! of `setting_values` and [`address`], `x-min` and `x-max` (bounds of durations and sizes), `x-secret` (never shown) and `x-env` (the
 //! variable that sets a value).
 
 use std::cmp::Ordering;
 
-use jsonschema::paths::Location;
 use jsonschema::{Keyword, ValidationError, Validator};
 use serde_json::{Map, Value};
 
+use super::format::{self, FORMATS, Format};
 use super::problem::SchemaProblem;
 use super::sentence::Reporter;
-use super::units::{self, ByteSize};
+use super::without_null;
 
 /// Checks `value` against `schema`; no problem means that it fits. Values marked `x-secret` are never shown.
-pub fn schema_check(schema: &Value, value: &Value) -> Vec<SchemaProblem> {
-    check(schema, value, &|_| None)
-}
-
-/// As [`schema_check`]; `variable` names the environment variable that a value came from. Such a value is not
-/// shown either: what is in the environment may be a secret that went to the wrong key.
+/// `variable` names the environment variable that a value came from. Such a value is not shown either: what is in the
+/// environment may be a secret that went to the wrong key.
 pub(crate) fn check(
     schema: &Value,
     value: &Value,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Vec<SchemaProblem> {
+    let schema = &without_null::schema(schema.clone());
     let validator = match compile(schema) {
         Ok(validator) => validator,
         // The text is about the schema, which its author wrote into the program: nothing of the user's is in it.
@@ -42,21 +39,22 @@ pub(crate) fn check(
 }
 
 fn compile(schema: &Value) -> Result<Validator, ValidationError<'static>> {
-    jsonschema::options()
+    let options = jsonschema::options()
         .should_validate_formats(true)
-        .with_format(units::DURATION, |text: &str| units::parse_duration(text).is_ok())
-        .with_format(units::BYTE_SIZE, |text: &str| text.parse::<ByteSize>().is_ok())
-        .with_format(units::LISTEN_ADDRESS, |text: &str| units::parse_listen_address(text).is_some())
-        .with_format(units::HTTP_URL, units::is_http_base_url)
         .with_keyword("x-min", |parent, limit, _| bound(parent, limit, Ordering::Less))
-        .with_keyword("x-max", |parent, limit, _| bound(parent, limit, Ordering::Greater))
-        .build(schema)
+        .with_keyword("x-max", |parent, limit, _| bound(parent, limit, Ordering::Greater));
+    let with_format = |options: jsonschema::ValidationOptions<'static>, format: &'static Format| {
+        options.with_format(format.name, |text: &str| (format.read)(text).is_some())
+    };
+    FORMATS.iter().fold(options, with_format).build(schema)
 }
 
 /// A bound on a duration or a size, in the same notation as the value: `"x-min": "1ms"`.
 struct Bound {
-    format: String,
-    limit: String,
+    format: &'static Format,
+    limit: u128,
+    /// The limit as it is written.
+    text: String,
     /// How a value compares to the limit when it is out of range.
     outside: Ordering,
 }
@@ -66,44 +64,31 @@ fn bound<'a>(
     limit: &'a Value,
     outside: Ordering,
 ) -> Result<Box<dyn for<'i> Keyword<'i>>, ValidationError<'a>> {
-    let format = parent.get("format").and_then(Value::as_str).unwrap_or_default();
-    match limit.as_str().filter(|limit| quantity(format, limit).is_some()) {
-        Some(limit) => Ok(Box::new(Bound { format: format.to_owned(), limit: limit.to_owned(), outside })),
+    let format = parent.get("format").and_then(Value::as_str).and_then(format::named);
+    let read = |text: &str, format: &'static Format| {
+        let limit = (format.read)(text)?;
+        Some(Bound { format, limit, text: text.to_owned(), outside })
+    };
+    let measured = format.filter(|format| format.unit.is_some());
+    match limit.as_str().zip(measured).and_then(|(text, format)| read(text, format)) {
+        Some(bound) => Ok(Box::new(bound)),
         None => {
             Err(ValidationError::schema("x-min and x-max need a duration or a size, as the value's format"))
         }
     }
 }
 
-/// A number to compare by; none where the text does not follow the format, which is reported elsewhere.
-fn quantity(format: &str, text: &str) -> Option<u128> {
-    match format {
-        units::DURATION => units::parse_duration(text).ok().map(|duration| duration.as_nanos()),
-        units::BYTE_SIZE => text.parse::<ByteSize>().ok().map(|size| u128::from(size.bytes())),
-        _ => None,
-    }
-}
-
 impl<'i> Keyword<'i> for Bound {
     fn validate(&self, instance: &'i Value) -> Result<(), ValidationError<'i>> {
         // The limit travels as the error's message; the sentence around it is made in `sentence`.
-        if self.is_valid(instance) { Ok(()) } else { Err(ValidationError::custom(&self.limit)) }
+        if self.is_valid(instance) { Ok(()) } else { Err(ValidationError::custom(&self.text)) }
     }
 
     fn is_valid(&self, instance: &'i Value) -> bool {
-        let quantity = |text: &str| quantity(&self.format, text);
-        let value = instance.as_str().and_then(quantity);
-        match value.zip(quantity(&self.limit)) {
-            Some((value, limit)) => value.cmp(&limit) != self.outside,
-            None => true,
-        }
+        // A text that does not follow the format is reported as that.
+        let quantity = instance.as_str().and_then(self.format.read);
+        quantity.is_none_or(|quantity| quantity.cmp(&self.limit) != self.outside)
     }
-}
-
-/// The pointer of the value an error is about.
-pub(crate) fn pointer_of(error: &ValidationError<'_>) -> String {
-    let location: &Location = error.instance_path();
-    location.as_str().to_owned()
 }
 
 #[cfg(test)]
@@ -114,7 +99,7 @@ mod tests {
 
     #[track_caller]
     fn expect(schema: &Value, value: &Value, expected: &[&str]) {
-        let problems = schema_check(schema, value).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let problems = check(schema, value, &|_| None).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(problems, expected, "{value}");
     }
 
@@ -178,7 +163,7 @@ mod tests {
             ),
             ("level", json!("mid"), "expected \"low\" or \"high\", got \"mid\"".to_owned()),
             ("tags", json!("a"), "expected an array, got \"a\"; write [\"a\"]".to_owned()),
-            ("tags", json!(["a", "a"]), "holds a value twice".to_owned()),
+            ("tags", json!(["a", "a"]), "an array has non-unique elements".to_owned()),
             ("wait", json!("30"), format!("{duration}, got \"30\"; write \"30s\" for seconds")),
             ("wait", json!(30), format!("{duration}, got 30; write \"30s\" for seconds")),
             ("wait", json!("2m"), "must be at most 1m, got \"2m\"".to_owned()),
@@ -224,6 +209,7 @@ mod tests {
         let schema = json!({ "properties": {
             "auth": { "oneOf": [auth("basic", "password"), auth("bearer", "token")] },
             "either": { "anyOf": [{ "type": "string" }, { "type": "integer" }, { "type": "null" }] },
+            "tls": { "oneOf": [{ "const": "off" }, auth("mutual", "key")] },
             "maybe": { "anyOf": [{ "type": "integer" }, { "type": "null" }] },
         }});
         for (value, expected) in [
@@ -237,6 +223,8 @@ mod tests {
                 vec!["auth.type: expected \"basic\" or \"bearer\", got \"digest\""],
             ),
             (json!({ "either": true }), vec!["either: expected a string or an integer, got true"]),
+            // Where a table belongs, what is written may be a secret of it.
+            (json!({ "tls": "of" }), vec!["tls: expected \"off\", got a string"]),
             (json!({ "maybe": "x" }), vec!["maybe: expected an integer, got \"x\""]),
         ] {
             expect(&schema, &value, &expected);
@@ -245,8 +233,9 @@ mod tests {
 
     #[test]
     fn a_schema_that_is_not_one_is_the_authors_problem() {
-        let problems = schema_check(&json!({ "type": "strnig" }), &json!({}));
+        let schema_check = |schema| check(&schema, &json!({}), &|_| None);
+        let problems = schema_check(json!({ "type": "strnig" }));
         assert!(problems[0].message.contains("JSON Schema is not valid"), "{problems:?}");
-        assert_eq!(schema_check(&json!({ "$ref": "https://example.org/x.json" }), &json!({})).len(), 1);
+        assert_eq!(schema_check(json!({ "$ref": "https://example.org/x.json" })).len(), 1);
     }
 }

@@ -7,10 +7,10 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
+use setting_values::HIDDEN;
 
 use super::places::Places;
 use super::problem::SchemaProblem;
-use super::secret::HIDDEN;
 use super::{coerce, pointer, schema_check, schema_walk as walk};
 
 /// The values of `[plugin.config]` as written. Which of them are secret only the plugin's schema knows, so
@@ -82,25 +82,6 @@ pub(crate) fn fill_from_variables(
     filling.filled
 }
 
-/// The settings as they may be shown: every value the schema marks as secret is `***`.
-pub fn redacted(schema: &Value, settings: &Value) -> Value {
-    hide(schema, settings, "")
-}
-
-fn hide(schema: &Value, value: &Value, at: &str) -> Value {
-    match value {
-        Value::Object(object) => object
-            .iter()
-            .map(|(key, value)| (key.clone(), hide(schema, value, &pointer::join(at, key))))
-            .collect(),
-        Value::Array(items) => {
-            items.iter().enumerate().map(|(i, item)| hide(schema, item, &format!("{at}/{i}"))).collect()
-        }
-        _ if walk::is_secret(schema, at) => Value::from(HIDDEN),
-        plain => plain.clone(),
-    }
-}
-
 struct Filling<'a> {
     root: &'a Value,
     env: &'a dyn Fn(&str) -> Option<String>,
@@ -163,7 +144,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::document;
+    use crate::settings::document;
 
     fn schema() -> Value {
         json!({
@@ -268,9 +249,5 @@ mod tests {
         let settings = Settings::from(json!({ "key": "hunter2", "site": "eu" }).as_object().unwrap().clone());
         assert_eq!(format!("{settings:?}"), "{\"key\", \"site\"}");
         assert_eq!(serde_json::to_value(&settings).unwrap(), json!({ "key": "***", "site": "***" }));
-        assert_eq!(
-            redacted(&schema(), &Value::Object(settings.values().clone())),
-            json!({ "key": "***", "site": "eu" })
-        );
     }
 }

@@ -50,30 +50,26 @@ pub(crate) fn allows_type(schemas: &[&Value], name: &str) -> bool {
     })
 }
 
-/// True when the value at `pointer`, something around it or something inside it is marked `x-secret`: then no
-/// part of what the user wrote there may be shown.
-pub(crate) fn is_secret(root: &Value, pointer: &str) -> bool {
+/// True when the value at `pointer`, or something around it, is marked `x-secret`.
+pub(crate) fn is_marked(root: &Value, pointer: &str) -> bool {
     let marked = |schema: &&Value| schema.get("x-secret") == Some(&Value::Bool(true));
-    let around = pointer::ancestors(pointer).any(|outer| subschemas(root, outer).iter().any(marked));
-    around || holds_secret(root, &subschemas(root, pointer), &mut Vec::new())
+    pointer::ancestors(pointer).any(|outer| subschemas(root, outer).iter().any(marked))
 }
 
-fn holds_secret<'a>(root: &'a Value, schemas: &[&'a Value], seen: &mut Vec<*const Value>) -> bool {
-    schemas.iter().any(|schema| {
-        if seen.contains(&std::ptr::from_ref(*schema)) {
-            return false;
-        }
-        seen.push(*schema);
-        let Some(object) = schema.as_object() else { return false };
-        let inner = object.values().flat_map(|value| match value {
-            // The entries of `properties`, `$defs` and the like are schemas; so are single values.
-            Value::Object(entries) => entries.values().chain([value]).collect::<Vec<_>>(),
-            Value::Array(entries) => entries.iter().collect(),
-            _ => Vec::new(),
-        });
-        object.get("x-secret") == Some(&Value::Bool(true))
-            || inner.into_iter().any(|schema| holds_secret(root, &expand(root, schema), seen))
-    })
+/// True when no part of what the user wrote at `pointer` may be shown: it is marked, or it stands where something
+/// belongs that may hold a secret: a table, or a list of tables, lists or secrets.
+pub(crate) fn is_secret(root: &Value, pointer: &str) -> bool {
+    let item = pointer::join(pointer, "0");
+    let (own, items) = (subschemas(root, pointer), subschemas(root, &item));
+    let may_hold = |schemas: &[&Value], kind: &str, keywords: &[&str]| {
+        allows_type(schemas, kind) || keywords.iter().any(|word| annotation(schemas, word).is_some())
+    };
+    let may_be_table =
+        |schemas| may_hold(schemas, "object", &["properties", "patternProperties", "additionalProperties"]);
+    is_marked(root, &item)
+        || may_be_table(&own)
+        || may_be_table(&items)
+        || may_hold(&items, "array", &["items", "prefixItems"])
 }
 
 fn add<'a>(root: &'a Value, schema: &'a Value, found: &mut Vec<&'a Value>) {
@@ -118,6 +114,8 @@ mod tests {
                 "url": { "type": "string" },
                 "auth": { "$ref": "#/$defs/auth" },
                 "headers": { "additionalProperties": { "type": "string", "x-secret": true } },
+                "keys": { "type": "array", "items": { "x-secret": true } },
+                "tags": { "type": "array", "items": { "type": "string" } },
                 "routes": { "type": "array", "items": { "$ref": "#/$defs/route" } },
                 "either": { "anyOf": [
                     { "type": "string" },
@@ -149,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_hide_what_is_around_and_inside() {
+    fn what_is_secret_or_may_hold_a_secret_is_hidden() {
         let schema = schema();
         for (pointer, expected) in [
             ("/auth/password", true),
@@ -159,7 +157,10 @@ mod tests {
             ("", true),
             ("/url", false),
             ("/auth/user", false),
-            ("/routes/0", false),
+            ("/routes", true),
+            ("/routes/0/to", false),
+            ("/keys", true),
+            ("/tags", false),
         ] {
             assert_eq!(is_secret(&schema, pointer), expected, "{pointer}");
         }

@@ -1,13 +1,12 @@
-//! A value that must not be seen: tokens and API keys.
+//! Values that must not be seen: tokens and API keys.
 
-use std::borrow::Cow;
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// What is shown in the place of a secret.
-pub(crate) const HIDDEN: &str = "***";
+pub const HIDDEN: &str = "***";
 
 /// A secret string. `Debug`, `Display` and `Serialize` show `***`; only [`Secret::expose`] gives the text.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -21,17 +20,20 @@ impl Secret {
     }
 
     /// The text itself, for the one place that sends it.
+    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
     /// True for `""`, which is how a config says "no secret" (`"${ADMIN_TOKEN:-}"`).
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Compares in a time that depends on the candidate's length alone, so that a caller cannot guess the
     /// secret byte by byte.
+    #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
         let secret = self.0.as_bytes();
         let mut difference = usize::from(secret.len() != candidate.len());

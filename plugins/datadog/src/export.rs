@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use exporter_kit::{
     pack::Packed,
-    round::{self, Delivery, Part},
+    round::{Delivery, Part, Round},
 };
 use plugin_api::{Batch, ExportError, Field, Fields, Record};
 use tracing::warn;
@@ -23,11 +23,11 @@ const METRICS: Part =
     Part { name: "metrics", bit: 2, delivery: Delivery::AtMostOnce, can_shed_bodies: false };
 const SPANS: Part = Part { name: "spans", bit: 4, delivery: Delivery::AtLeastOnce, can_shed_bodies: true };
 
-/// A batch under way.
+/// One call of `export`.
 #[derive(Debug)]
-pub struct Round<'a> {
+pub struct Export<'a> {
     datadog: &'a Datadog,
-    parts: round::Round<'a, Request<'a>>,
+    round: Round<'a, Request<'a>>,
     /// Records without metrics, since Datadog takes none so old.
     without_metrics: usize,
 }
@@ -39,19 +39,19 @@ struct Request<'a> {
     when: When,
 }
 
-impl<'a> Round<'a> {
+impl<'a> Export<'a> {
     /// Looks at each record, and rejects those that Datadog would drop.
     #[must_use]
     pub fn new(datadog: &'a Datadog, batch: Batch<'a>) -> Self {
-        let parts = round::Round::new(batch, &datadog.progress, "Datadog");
-        let mut round = Self { datadog, parts, without_metrics: 0 };
+        let round = Round::new(batch, &datadog.progress, "Datadog");
+        let mut export = Self { datadog, round, without_metrics: 0 };
         let now = SystemTime::now();
         for record in batch.iter() {
-            if let Err(reason) = round.add(record, now) {
+            if let Err(reason) = export.add(record, now) {
                 record.reject(&reason);
             }
         }
-        round
+        export
     }
 
     /// Sends what is missing.
@@ -66,7 +66,7 @@ impl<'a> Round<'a> {
             );
         }
         for (kind, part) in [(Kind::Logs, LOGS), (Kind::Distributions, METRICS), (Kind::Spans, SPANS)] {
-            if self.parts.is_over() {
+            if self.round.is_over() {
                 break;
             }
             let requests = match kind {
@@ -75,9 +75,9 @@ impl<'a> Round<'a> {
                 Kind::Spans => self.span_requests(),
             };
             let intake = &self.datadog.intake;
-            self.parts.send(part, requests, async |body| intake.post(kind, body).await).await;
+            self.round.send(part, requests, async |body| intake.post(kind, body).await).await;
         }
-        self.parts.finish()
+        self.round.finish()
     }
 
     fn add(&mut self, record: Record<'a>, now: SystemTime) -> Result<(), String> {
@@ -97,7 +97,7 @@ impl<'a> Round<'a> {
         if signals.metrics && wanted == 0 {
             return Err(too_old("points of metrics", 1));
         }
-        let item = self.parts.add(record, id, wanted, Request { fields, when });
+        let item = self.round.add(record, id, wanted, Request { fields, when });
         if item.lacks(LOGS) && when.age() > age::LOG {
             item.reject(&too_old("logs", 18));
         } else if item.lacks(SPANS) && when.age() > age::SPAN {
@@ -111,7 +111,7 @@ impl<'a> Round<'a> {
     fn log_requests(&mut self) -> Vec<Packed> {
         let mut packer = logs::packer();
         let mut entry = Vec::new();
-        for item in self.parts.due(LOGS) {
+        for item in self.round.due(LOGS) {
             let encoded = logs::encode(&mut entry, &self.datadog.who, item.record, &item.data.fields);
             let packed = encoded.and_then(|()| {
                 let is_packed = packer.add(item.record.index(), &entry);
@@ -127,7 +127,7 @@ impl<'a> Round<'a> {
     fn metric_requests(&mut self) -> Vec<Packed> {
         let Datadog { who, models, signals, .. } = self.datadog;
         let mut distributions = Distributions::new(who, models, &signals.metric_prefix);
-        for item in self.parts.due(METRICS) {
+        for item in self.round.due(METRICS) {
             let Request { fields, when } = &item.data;
             if !distributions.add(item.record.index(), fields, when.end.as_secs()) {
                 item.reject("the record's metrics do not fit into a request");
@@ -138,7 +138,7 @@ impl<'a> Round<'a> {
 
     fn span_requests(&mut self) -> Vec<Packed> {
         let mut spans = Spans::new(&self.datadog.who, self.datadog.signals.ml_app.as_deref());
-        for item in self.parts.due(SPANS) {
+        for item in self.round.due(SPANS) {
             if !spans.add(item.record, &item.data.fields, item.data.when) {
                 item.reject("the record's span is over 1 MB");
             }

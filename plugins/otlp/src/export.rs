@@ -15,7 +15,7 @@ use crate::{
     Otlp,
     answer::Taken,
     config::{LogBody, Signal},
-    content::Conversation,
+    conversation::Conversation,
     encode,
     facts::Facts,
     now,
@@ -41,9 +41,9 @@ struct Item<'a> {
     is_open: bool,
 }
 
-/// The call.
+/// One call of `export`.
 #[derive(Debug)]
-pub struct Round<'a> {
+pub struct Export<'a> {
     exporter: &'a Otlp,
     batch: Batch<'a>,
     started: Instant,
@@ -52,7 +52,7 @@ pub struct Round<'a> {
     ending: Ending,
 }
 
-impl<'a> Round<'a> {
+impl<'a> Export<'a> {
     /// Reads the batch. What is no record is rejected.
     #[must_use]
     pub fn new(exporter: &'a Otlp, batch: Batch<'a>) -> Self {

@@ -1,7 +1,7 @@
 //! Text from the environment as a value of the type a schema asks for.
 
 use jsonschema::JsonType;
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
 use super::places::Places;
 use super::{pointer, schema_walk as walk};
@@ -70,29 +70,24 @@ pub(crate) fn variable(root: &Value, schemas: &[&Value], text: &str) -> Value {
     if let Some(value) = reference(schemas, text) {
         return value;
     }
-    let is_list = walk::allows_type(schemas, "array") && !walk::allows_type(schemas, "string");
-    let is_table = walk::allows_type(schemas, "object") && !walk::allows_type(schemas, "string");
-    let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
     let inner = |keyword: &str| {
         walk::annotation(schemas, keyword).map(|schema| walk::expand(root, schema)).unwrap_or_default()
     };
-    if is_list {
+    let single =
+        |schemas: &[&Value], text: &str| reference(schemas, text).unwrap_or_else(|| Value::from(text));
+    let may_be = |kind| walk::allows_type(schemas, kind) && !walk::allows_type(schemas, "string");
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    if may_be("array") {
         let items = inner("items");
-        return parts().map(|part| variable_item(&items, part)).collect();
+        return parts.map(|part| single(&items, part)).collect();
     }
-    if is_table {
+    if may_be("object") {
         let entries = inner("additionalProperties");
-        let pair = |part: &str| part.split_once('=').map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()));
-        if let Some(pairs) = parts().map(pair).collect::<Option<Vec<_>>>() {
-            let pairs = pairs.into_iter().map(|(k, v)| (k, variable_item(&entries, &v)));
-            return Value::Object(pairs.collect::<Map<_, _>>());
-        }
+        let pairs = parts.map(|part| part.split_once('=')).collect::<Option<Vec<_>>>();
+        let entry = |(name, text): (&str, &str)| (name.trim().to_owned(), single(&entries, text.trim()));
+        return pairs.map_or_else(|| Value::from(text), |pairs| pairs.into_iter().map(entry).collect());
     }
-    Value::String(text.to_owned())
-}
-
-fn variable_item(schemas: &[&Value], text: &str) -> Value {
-    reference(schemas, text).unwrap_or_else(|| Value::String(text.to_owned()))
+    Value::from(text)
 }
 
 /// The text as one value of a type, if it is one.
@@ -137,6 +132,7 @@ mod tests {
             (json!({ "type": ["string", "integer"] }), "42", json!("42")),
             (json!({}), "42", json!("42")),
             (json!({ "type": "array", "items": { "type": "integer" } }), "1, 2,", json!([1, 2])),
+            (json!({ "type": ["boolean", "array"] }), "true", json!(true)),
             (json!({ "type": "array", "items": { "type": "string" } }), "a,b", json!(["a", "b"])),
             (
                 json!({ "type": "object", "additionalProperties": { "type": "string" } }),

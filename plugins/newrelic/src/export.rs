@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use exporter_kit::{
     pack::Packed,
-    round::{self, Delivery, Part},
+    round::{Delivery, Part, Round},
 };
 use plugin_api::{Batch, ExportError, Field, Fields, Record};
 
@@ -20,11 +20,11 @@ const METRICS: Part =
 /// <https://docs.newrelic.com/docs/data-apis/ingest-apis/metric-api/metric-api-limits-restricted-attributes/>.
 const OLDEST: Duration = Duration::from_mins(48 * 60 - 1);
 
-/// A batch under way.
+/// One call of `export`.
 #[derive(Debug)]
-pub struct Round<'a> {
+pub struct Export<'a> {
     newrelic: &'a NewRelic,
-    parts: round::Round<'a, Request<'a>>,
+    round: Round<'a, Request<'a>>,
 }
 
 /// What is known of a record's request.
@@ -35,11 +35,11 @@ struct Request<'a> {
     times: (u64, u64),
 }
 
-impl<'a> Round<'a> {
+impl<'a> Export<'a> {
     /// Looks at each record, and rejects those that New Relic would drop.
     #[must_use]
     pub fn new(newrelic: &'a NewRelic, batch: Batch<'a>) -> Self {
-        let mut parts = round::Round::new(batch, &newrelic.progress, "New Relic");
+        let mut round = Round::new(batch, &newrelic.progress, "New Relic");
         let signals = &newrelic.signals;
         let wanted = if signals.logs { LOGS.bit } else { 0 } | if signals.metrics { METRICS.bit } else { 0 };
         let now = SystemTime::now();
@@ -47,12 +47,12 @@ impl<'a> Round<'a> {
             match Request::read(record, now) {
                 Ok(request) => {
                     let id = request.fields.text(Field::Id).unwrap_or_default();
-                    parts.add(record, id, wanted, request);
+                    round.add(record, id, wanted, request);
                 }
                 Err(reason) => record.reject(&reason),
             }
         }
-        Self { newrelic, parts }
+        Self { newrelic, round }
     }
 
     /// Sends what is missing.
@@ -62,7 +62,7 @@ impl<'a> Round<'a> {
     pub async fn run(mut self) -> Result<(), ExportError> {
         self.send_logs().await;
         self.send_metrics().await?;
-        self.parts.finish()
+        self.round.finish()
     }
 
     async fn send_logs(&mut self) {
@@ -71,7 +71,7 @@ impl<'a> Round<'a> {
         let mut packer = logs::packer(&prefix);
         let mut entry = Vec::new();
         let how = |start| (start, signals.bodies, logs::max_entry(&prefix));
-        for item in self.parts.due(LOGS) {
+        for item in self.round.due(LOGS) {
             let Request { fields, times } = &item.data;
             match logs::encode(&mut entry, item.record, fields, how(times.0)) {
                 Ok(()) if packer.add(item.record.index(), &entry) => {}
@@ -89,12 +89,12 @@ impl<'a> Round<'a> {
         let NewRelic { models, signals, .. } = self.newrelic;
         let prefix = metrics::prefix(&signals.common);
         let mut points = Points::new(models, &signals.metric_prefix);
-        for item in self.parts.due(METRICS) {
+        for item in self.round.due(METRICS) {
             points.add(item.record.index(), &item.data.fields, item.data.times.1);
         }
         let (requests, left_out) = points.finish(&prefix)?;
         for index in left_out {
-            self.parts.reject(index, "the record's metrics do not fit into a request");
+            self.round.reject(index, "the record's metrics do not fit into a request");
         }
         self.send(Kind::Metrics, METRICS, &prefix, requests).await;
         Ok(())
@@ -103,7 +103,7 @@ impl<'a> Round<'a> {
     async fn send(&mut self, kind: Kind, part: Part, prefix: &str, requests: Vec<Packed>) {
         let intake = &self.newrelic.intake;
         let post = async |body: Vec<u8>| intake.post(kind, [prefix.as_bytes(), &body].concat()).await;
-        self.parts.send(part, requests, post).await;
+        self.round.send(part, requests, post).await;
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
 
+use crate::exporter::TelemetryExporter;
+
 /// What a plugin says about itself: the `DESCRIPTOR` of a [`TelemetryExporter`](crate::TelemetryExporter).
 ///
 /// ```
@@ -190,7 +192,13 @@ pub struct Description {
 pub(crate) const API_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Description {
-    pub(crate) fn new(descriptor: &Descriptor, config_schema: Schema) -> Self {
+    /// What exporter `E` says about itself.
+    #[must_use]
+    pub fn of<E: TelemetryExporter>() -> Self {
+        Self::new(&E::DESCRIPTOR, schemars::schema_for!(E::Config))
+    }
+
+    fn new(descriptor: &Descriptor, config_schema: Schema) -> Self {
         Self {
             name: descriptor.name.to_owned(),
             version: descriptor.version.to_owned(),

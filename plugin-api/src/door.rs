@@ -37,8 +37,15 @@ pub const fn header<E: TelemetryExporter>() -> LibHeader {
 
 extern "C" fn module<E: TelemetryExporter>() -> RootModuleResult {
     abi_stable::library::__call_root_module_loader(|| {
-        ExporterModule { exporter: table::exporter::<E>() }.leak_into_prefix()
+        ExporterModule { exporter: function_table::<E>() }.leak_into_prefix()
     })
+}
+
+/// The functions of exporter `E` as its library hands them over, for a host that is linked with it, such as that of the
+/// testkit. They are called by the rules of [`abi`](crate::abi).
+#[must_use]
+pub const fn function_table<E: TelemetryExporter>() -> ExporterV1 {
+    table::exporter::<E>()
 }
 
 /// Makes this library a plugin: exports the exporter type, once per library.

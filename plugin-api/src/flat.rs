@@ -318,14 +318,15 @@ fn is_digits(text: &str) -> bool {
 }
 
 #[cfg(test)]
-#[cfg(feature = "testing")]
 mod tests {
     use super::*;
-    use crate::{BodyDescription, RequestMetrics, testing::Sample};
+    use crate::{BodyDescription, RequestMetrics};
 
     /// A record as the gateway writes it.
     fn wire(change: impl FnOnce(&mut RequestMetrics<'static>)) -> String {
-        String::from_utf8(Sample::chat().with(change).metrics_json()).unwrap()
+        let mut metrics = serde_json::from_str(include_str!("../tests/golden/record-chat.json")).unwrap();
+        change(&mut metrics);
+        serde_json::to_string(&metrics).unwrap()
     }
 
     #[test]

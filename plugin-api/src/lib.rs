@@ -38,7 +38,9 @@
 //! | [`abi`] | the binary interface, for the gateway and for plugins in other languages |
 //! | [`judge`] | what the gateway makes of a call's outcome |
 //! | [`note`] | the ELF note that names a plugin without running it |
-//! | `testing` | for a plugin's tests: sample records, a stand-in for the gateway, the conformance suite (cargo feature `testing`) |
+//!
+//! For a plugin's tests there is a crate beside this one, `exporter-testkit`: sample records, a stand-in for the gateway,
+//! and the conformance suite that the gateway's own exporters pass.
 //!
 //! # Versions
 //!
@@ -46,7 +48,7 @@
 //! speaks ABI 1, older or newer. The tables in [`abi`] never change; new abilities are extensions that either side
 //! may lack. Fields of the record are only ever added. The public Rust API follows semantic versioning.
 
-// This crate is one of the two places with unsafe code (the gateway's loader is the other): it is the boundary.
+// This crate is the boundary: unsafe code is here, on its other side (the gateway's loader) and in its testkit.
 #![allow(unsafe_code)]
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
@@ -66,8 +68,6 @@ mod metrics;
 pub mod note;
 mod otel_log;
 mod table;
-#[cfg(feature = "testing")]
-pub mod testing;
 mod wire_enum;
 
 pub use crate::{

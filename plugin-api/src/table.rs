@@ -108,8 +108,7 @@ unsafe fn tell(sink: *const Sink, bytes: &[u8]) {
 
 extern "C" fn describe<E: TelemetryExporter>(out: *const Sink) -> Status {
     answer(out, || {
-        let description = Description::new(&E::DESCRIPTOR, schemars::schema_for!(E::Config));
-        let json = serde_json::to_vec(&description).map_err(|error| fault(&error))?;
+        let json = serde_json::to_vec(&Description::of::<E>()).map_err(|error| fault(&error))?;
         // SAFETY: the ABI promises a sink that is valid for the call.
         unsafe { tell(out, &json) };
         Ok(())

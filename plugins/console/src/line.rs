@@ -253,7 +253,8 @@ fn put(out: &mut Vec<u8>, what: impl Display) {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::{EndReason, RequestMetrics, UsageSource, testing::Sample};
+    use exporter_testkit::Sample;
+    use plugin_api::{EndReason, RequestMetrics, UsageSource};
 
     use super::*;
 

@@ -6,8 +6,8 @@ use std::{
     os::fd::OwnedFd,
 };
 
+use exporter_testkit::{Plugin, Sample, Verdict};
 use plugin_api::abi::status;
-use plugin_api::testing::{Plugin, Sample, Verdict};
 
 use super::*;
 

@@ -11,10 +11,11 @@ use std::{
 };
 
 use console_exporter::{Console, config::Format, output::Output};
-use plugin_api::{
-    Batch, Descriptor, ExportError, Health, Host, InitError, TelemetryExporter, conformance_tests,
-    testing::conformance::{Backend, Behaviour, Suite, Unsupported},
+use exporter_testkit::{
+    conformance::{Backend, Behaviour, Suite, Unsupported},
+    conformance_tests,
 };
+use plugin_api::{Batch, Descriptor, ExportError, Health, Host, InitError, TelemetryExporter};
 use schemars::JsonSchema;
 use serde::Deserialize;
 

@@ -53,7 +53,7 @@ impl When {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::testing::Sample;
+    use exporter_testkit::Sample;
 
     use super::*;
 

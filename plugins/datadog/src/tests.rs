@@ -6,18 +6,15 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
+use exporter_testkit::{Plugin, Records, Sample};
 use fake_backends::{
     Behaviour, Fault, Request,
     datadog::{API_KEY, Datadog as Fake, LOG_MAX_BYTES, LOGS_MAX_BYTES, LOGS_MAX_ENTRIES},
 };
-use plugin_api::{
-    Content,
-    abi::status,
-    testing::{Outcome, Plugin, Records, Sample, Verdict},
-};
+use plugin_api::{Content, abi::status};
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 
@@ -36,29 +33,8 @@ fn plugin(fake: &Fake, more: &Value) -> Plugin<Datadog> {
     Plugin::create(settings(fake, more)).unwrap()
 }
 
-/// A sample with an id of its own, that started so long ago.
-fn old(number: u32, sample: Sample, age: Duration) -> Sample {
-    let start = humantime::format_rfc3339_millis(SystemTime::now() - age).to_string();
-    sample.number(number).with(|metrics| metrics.timestamp = Cow::Owned(start))
-}
-
-fn fresh(number: u32) -> Sample {
-    old(number, Sample::chat(), Duration::from_secs(10))
-}
-
 fn requests(fake: &Fake, path: &str) -> Vec<Request> {
     fake.requests().into_iter().filter(|request| request.path() == path).collect()
-}
-
-fn reasons(outcome: &Outcome) -> Vec<&str> {
-    outcome
-        .verdicts
-        .iter()
-        .filter_map(|verdict| match verdict {
-            Some(Verdict::Rejected(reason)) => Some(reason.as_str()),
-            _ => None,
-        })
-        .collect()
 }
 
 /// All values of a distribution.
@@ -72,7 +48,7 @@ fn values(fake: &Fake, name: &str) -> Vec<f64> {
 #[test]
 fn a_record_becomes_a_log_entry_with_datadogs_attributes() {
     let fake = Fake::start();
-    let sample = fresh(1);
+    let sample = Sample::fresh(1);
     let id = sample.id().replace('-', "");
     assert!(plugin(&fake, &json!({})).export([sample]).is_all_delivered());
     let [entry] = fake.logs().try_into().unwrap();
@@ -117,7 +93,7 @@ fn a_failure_is_an_error_with_its_kind_and_the_settings_name_the_sender() {
     let fake = Fake::start();
     let named =
         json!({ "env": "test", "service": "billing", "version": "7", "source": "llm", "hostname": "" });
-    let failed = old(1, Sample::failed(), Duration::ZERO);
+    let failed = Sample::failed().number(1).started_ago(Duration::ZERO);
     assert!(plugin(&fake, &named).export([failed]).is_all_delivered());
     let [entry] = fake.logs().try_into().unwrap();
     let tags = entry["ddtags"].as_str().unwrap();
@@ -130,8 +106,10 @@ fn a_failure_is_an_error_with_its_kind_and_the_settings_name_the_sender() {
 #[test]
 fn numbers_become_distributions() {
     let fake = Fake::start();
-    let stream = old(2, Sample::stream(), Duration::from_secs(10));
-    assert!(plugin(&fake, &json!({})).export([fresh(1), fresh(3), stream]).is_all_delivered());
+    let stream = Sample::stream().number(2).started_ago(Duration::from_secs(10));
+    assert!(
+        plugin(&fake, &json!({})).export([Sample::fresh(1), Sample::fresh(3), stream]).is_all_delivered()
+    );
     for (name, expected) in [
         ("magicapi.request.duration", &[6.25025, 6.25025, 6.25025][..]),
         ("magicapi.provider.latency", &[0.2555, 0.2555, 0.2555]),
@@ -162,7 +140,7 @@ fn models_that_clients_make_up_have_no_tags_of_their_own() {
     let datadog = plugin(&fake, &json!({ "max_models": 2 }));
     let asked = |number: u32, model: &str, sample: Sample| {
         let model = model.to_owned();
-        old(number, sample, Duration::ZERO).with(|metrics| {
+        sample.number(number).started_ago(Duration::ZERO).with(|metrics| {
             metrics.model = None;
             metrics.request_model = Some(Cow::Owned(model));
         })
@@ -183,12 +161,16 @@ fn an_entry_that_would_be_cut_goes_without_its_bodies() {
     let fake = Fake::start();
     let big = format!("\"{}\"", "x".repeat(LOG_MAX_BYTES));
     let tight = format!("\"{}\"", "x".repeat(LOG_MAX_BYTES - 1000));
-    let huge = fresh(3).with(|metrics| metrics.project_name = Some("p".repeat(LOG_MAX_BYTES).into()));
+    let huge = Sample::fresh(3).with(|metrics| metrics.project_name = Some("p".repeat(LOG_MAX_BYTES).into()));
     let datadog = plugin(&fake, &json!({}));
-    let outcome =
-        datadog.export([fresh(0).response(big), fresh(1).request(tight).response(""), fresh(2), huge]);
+    let outcome = datadog.export([
+        Sample::fresh(0).response(big),
+        Sample::fresh(1).request(tight).response(""),
+        Sample::fresh(2),
+        huge,
+    ]);
     assert!((0..3).all(|index| outcome.is_delivered(index)), "{outcome:?}");
-    let reason = reasons(&outcome);
+    let reason = outcome.rejections();
     assert!(reason.len() == 1 && reason[0].contains("bytes without its bodies"), "{reason:?}");
     let stored = fake.stored_logs();
     assert!(stored.len() == 3 && stored.iter().all(|log| !log.was_cut));
@@ -201,18 +183,21 @@ fn an_entry_that_would_be_cut_goes_without_its_bodies() {
 #[test]
 fn what_datadog_would_drop_is_rejected_with_its_age() {
     let fake = Fake::start();
-    let hours = |number, hours| old(number, Sample::chat(), Duration::from_hours(hours));
-    let outcome = plugin(&fake, &json!({})).export([hours(1, 2), hours(2, 18), fresh(3)]);
+    let hours = |number, hours| Sample::chat().number(number).started_ago(Duration::from_hours(hours));
+    let outcome = plugin(&fake, &json!({})).export([hours(1, 2), hours(2, 18), Sample::fresh(3)]);
     assert!(outcome.is_delivered(0) && outcome.is_delivered(2), "{outcome:?}");
-    assert_eq!(reasons(&outcome), ["the record is 18 h 0 min old: Datadog drops logs over 18 h old unseen"]);
+    assert_eq!(
+        outcome.rejections(),
+        ["the record is 18 h 0 min old: Datadog drops logs over 18 h old unseen"]
+    );
     assert_eq!((fake.logs().len(), fake.dropped_logs().len()), (2, 0));
     // The metrics of two hours ago would be dropped too.
     assert_eq!(values(&fake, "magicapi.cost").len(), 1);
-    let outcome = plugin(&fake, &json!({ "logs": false })).export([hours(1, 2), fresh(3)]);
-    assert!(reasons(&outcome)[0].contains("points of metrics over 1 h"), "{outcome:?}");
+    let outcome = plugin(&fake, &json!({ "logs": false })).export([hours(1, 2), Sample::fresh(3)]);
+    assert!(outcome.rejections()[0].contains("points of metrics over 1 h"), "{outcome:?}");
     let spans = json!({ "logs": false, "metrics": false, "llm_observability": true });
     let outcome = plugin(&fake, &spans).export([hours(1, 20), hours(2, 24)]);
-    assert!(outcome.is_delivered(0) && reasons(&outcome)[0].contains("spans over 24 h"), "{outcome:?}");
+    assert!(outcome.is_delivered(0) && outcome.rejections()[0].contains("spans over 24 h"), "{outcome:?}");
     assert_eq!((fake.spans().len(), fake.dropped_spans().len()), (1, 0));
 }
 
@@ -230,7 +215,7 @@ fn an_answer_decides_what_becomes_of_the_records() {
         let fake = Fake::start();
         let datadog = plugin(&fake, &json!({}));
         fake.fail(fault.clone());
-        let outcome = datadog.export([fresh(1), fresh(2)]);
+        let outcome = datadog.export([Sample::fresh(1), Sample::fresh(2)]);
         assert_eq!(outcome.status, expected, "{fault:?}: {outcome:?}");
         assert!(outcome.message.contains(text) && !outcome.message.contains(API_KEY), "{outcome:?}");
         assert!(outcome.verdicts.iter().all(Option::is_none) && outcome.faults.is_empty(), "{outcome:?}");
@@ -258,7 +243,7 @@ fn a_rate_limit_says_how_long_to_wait() {
         }
     });
     let settings = json!({ "api_key": API_KEY, "logs_url": url, "api_url": url });
-    let outcome = Plugin::<Datadog>::create(settings.to_string()).unwrap().export([fresh(1)]);
+    let outcome = Plugin::<Datadog>::create(settings.to_string()).unwrap().export([Sample::fresh(1)]);
     limited.join().unwrap();
     assert_eq!((outcome.status, outcome.retry_after), (status::RETRY, Some(Duration::from_secs(9))));
 }
@@ -268,9 +253,9 @@ fn a_record_that_only_lacks_its_metrics_is_not_too_old_for_its_log() {
     let fake = Fake::start();
     let datadog = plugin(&fake, &json!({}));
     fake.fail_on("/api/v1/distribution_points", Fault::status(503));
-    assert_eq!(datadog.export([fresh(1)]).status, status::RETRY);
+    assert_eq!(datadog.export([Sample::fresh(1)]).status, status::RETRY);
     // The same record, a day later.
-    let outcome = datadog.export([old(1, Sample::chat(), Duration::from_hours(24))]);
+    let outcome = datadog.export([Sample::chat().number(1).started_ago(Duration::from_hours(24))]);
     assert!(outcome.is_all_delivered(), "{outcome:?}");
     assert_eq!(fake.logs().len(), 1);
 }
@@ -291,7 +276,7 @@ fn a_failure_of_the_metrics_sends_no_log_twice_and_counts_nothing_twice() {
     for fault in [Fault::status(503), Fault::status(403), Fault::status(400), Fault::CutAnswer] {
         let fake = Fake::start();
         let datadog = plugin(&fake, &json!({}));
-        let records = Records::of([fresh(1), fresh(2)]);
+        let records = Records::of([Sample::fresh(1), Sample::fresh(2)]);
         fake.fail_on("/api/v1/distribution_points", fault.clone());
         let first = datadog.export_records(&records);
         assert!(!first.is_delivered(0) && !first.is_delivered(1), "{fault:?}: {first:?}");
@@ -313,9 +298,9 @@ fn a_record_whose_metrics_are_refused_for_good_is_rejected_alone() {
     for code in [400, 413] {
         fake.behave(Behaviour::Accept);
         fake.fail_on("/api/v1/distribution_points", Fault::status(code));
-        let outcome = datadog.export([fresh(code.into())]);
+        let outcome = datadog.export([Sample::fresh(code.into())]);
         let expected = format!("/api/v1/distribution_points answered {code}");
-        assert!(reasons(&outcome)[0].contains(&expected), "{outcome:?}");
+        assert!(outcome.rejections()[0].contains(&expected), "{outcome:?}");
     }
 }
 
@@ -325,7 +310,11 @@ fn requests_are_spans_with_messages_where_content_is_full() {
         let fake = Fake::start();
         let settings = settings(&fake, &json!({ "llm_observability": true, "ml_app": "My Bot" }));
         let datadog = Plugin::<Datadog>::create_seeing(content, settings).unwrap();
-        assert!(datadog.export([fresh(1), old(2, Sample::failed(), Duration::ZERO)]).is_all_delivered());
+        assert!(
+            datadog
+                .export([Sample::fresh(1), Sample::failed().number(2).started_ago(Duration::ZERO)])
+                .is_all_delivered()
+        );
         let [span, failed] = fake.spans().try_into().unwrap();
         for (pointer, expected) in [
             ("/name", json!("POST /v1/chat/completions")),
@@ -379,9 +368,9 @@ fn health_is_the_key_and_the_last_export() {
     }
     assert_eq!(requests(&fake, "/api/v1/validate").len(), 1);
     fake.fail_next(1, Fault::status(503));
-    assert_eq!(datadog.export([fresh(1)]).status, status::RETRY);
+    assert_eq!(datadog.export([Sample::fresh(1)]).status, status::RETRY);
     assert!(datadog.health().unwrap_err().message.contains("503"));
-    assert!(datadog.export([fresh(1)]).is_all_delivered());
+    assert!(datadog.export([Sample::fresh(1)]).is_all_delivered());
     datadog.health().unwrap();
     let stranger = plugin(&fake, &json!({ "api_key": "another" }));
     let unhealthy = stranger.health().unwrap_err();
@@ -409,7 +398,7 @@ proptest! {
                 size => format!("{{\"messages\":[{{\"content\":\"{}\"}}]}}", character.repeat(size / character.len())),
             };
             let text = ["n", "é", "\n", "\0", "\"", "😀"][usize::from(odd)].repeat(name / 4);
-            fresh(number).request(body(request)).response(body(response)).with(|metrics| {
+            Sample::fresh(number).request(body(request)).response(body(response)).with(|metrics| {
                 metrics.user_id = Some(Cow::Owned(text.clone()));
                 metrics.request_model = Some(Cow::Owned(text.clone()));
                 metrics.path = Cow::Owned(text);
@@ -420,7 +409,7 @@ proptest! {
         let stored = fake.stored_logs();
         prop_assert!(stored.iter().all(|log| !log.was_cut && log.size <= LOG_MAX_BYTES));
         let delivered = (0..sizes.len()).filter(|index| outcome.is_delivered(*index)).count();
-        prop_assert_eq!(delivered + reasons(&outcome).len(), sizes.len());
+        prop_assert_eq!(delivered + outcome.rejections().len(), sizes.len());
         prop_assert_eq!(stored.len(), delivered);
         prop_assert!(fake.duplicates().is_empty());
         prop_assert_eq!(values(&fake, "magicapi.cost").len(), delivered);
@@ -438,7 +427,7 @@ proptest! {
 #[test]
 fn many_small_records_are_several_requests_of_a_thousand() {
     let fake = Fake::start();
-    let outcome = plugin(&fake, &json!({})).export((0..2_500).map(fresh));
+    let outcome = plugin(&fake, &json!({})).export((0..2_500).map(Sample::fresh));
     assert!(outcome.is_all_delivered());
     let entries = |request: Request| request.json().unwrap().as_array().unwrap().len();
     let sent: Vec<usize> = requests(&fake, "/api/v2/logs").into_iter().map(entries).collect();
@@ -451,7 +440,7 @@ fn distributions_of_many_series_are_several_requests_below_the_limit() {
     let fake = Fake::start();
     let datadog = plugin(&fake, &json!({ "max_models": 10_000 }));
     let named = |number: u32| {
-        fresh(number)
+        Sample::fresh(number)
             .with(|metrics| metrics.model = Some(Cow::Owned(format!("{}-{number}", "m".repeat(180)))))
     };
     assert!(datadog.export((0..900).map(named)).is_all_delivered());

@@ -1,8 +1,8 @@
 //! The conformance suite, over a fake of Datadog.
 
 use datadog_exporter::Datadog;
+use exporter_testkit::conformance_tests;
 use fake_backends::{UnderTest, datadog};
-use plugin_api::conformance_tests;
 
 fn backend() -> UnderTest<datadog::DatadogApi> {
     let fake = datadog::Datadog::start();

@@ -1,13 +1,11 @@
 //! The exporter against a fake of the cluster.
 
+use exporter_testkit::{Plugin, Sample, Verdict, conformance::Behaviour};
 use fake_backends::{
     ClientCertificate, Elasticsearch as Fake, Fault,
     elasticsearch::{Auth as Demanded, Flavour},
 };
-use plugin_api::{
-    abi::status,
-    testing::{Outcome, Plugin, Sample, Verdict, conformance::Behaviour},
-};
+use plugin_api::abi::status;
 use serde_json::{Value, json};
 
 use super::*;
@@ -21,17 +19,6 @@ fn create(fake: &Fake, mut settings: Value) -> Plugin<Elasticsearch> {
 
 fn samples(count: u32) -> Vec<Sample> {
     (0..count).map(|number| Sample::chat().number(number)).collect()
-}
-
-/// A letter for each verdict: delivered, retry, rejected, or none.
-fn letters(outcome: &Outcome) -> String {
-    let letter = |verdict: &Option<Verdict>| match verdict {
-        Some(Verdict::Delivered) => 'D',
-        Some(Verdict::Retry(_)) => 'r',
-        Some(Verdict::Rejected(_)) => 'x',
-        None => '-',
-    };
-    outcome.verdicts.iter().map(letter).collect()
 }
 
 /// The bodies of all calls of `_bulk`, uncompressed.
@@ -113,7 +100,7 @@ fn a_record_that_is_too_large_loses_its_bodies() {
     let large = Sample::chat().number(1).response(format!("\"{}\"", "a".repeat(70_000)));
     let hopeless = Sample::chat().number(2).with(|metrics| metrics.path = "/".repeat(70_000).into());
     let outcome = plugin.export([Sample::chat().number(0), large, hopeless]);
-    assert_eq!(letters(&outcome), "DDx", "{outcome:?}");
+    assert_eq!(outcome.letters(), "DDx", "{outcome:?}");
     let expected = "larger than max_request_bytes, even without its bodies";
     assert_eq!(outcome.verdicts[2], Some(Verdict::Rejected(expected.to_owned())));
     assert_eq!(
@@ -141,7 +128,7 @@ fn each_record_has_the_fate_that_the_cluster_gives_it() {
         let plugin = create(&fake, json!({}));
         fake.fail_next(1, bulk_answer(statuses));
         let outcome = plugin.export(samples(3));
-        assert_eq!((outcome.status, &*letters(&outcome)), (call, expected), "{statuses:?}: {outcome:?}");
+        assert_eq!((outcome.status, &*outcome.letters()), (call, expected), "{statuses:?}: {outcome:?}");
         assert!(outcome.faults.is_empty(), "{outcome:?}");
     }
 }
@@ -186,7 +173,7 @@ fn a_missing_index_says_what_to_do() {
     let plugin = create(&fake, json!({}));
     fake.set_auto_create_index(false);
     let outcome = plugin.export(samples(2));
-    assert_eq!((outcome.status, &*letters(&outcome)), (status::RETRY, "rr"));
+    assert_eq!((outcome.status, &*outcome.letters()), (status::RETRY, "rr"));
     let text = &outcome.message;
     assert!(
         text.contains("index_not_found_exception") && text.contains("action.auto_create_index"),

@@ -1,8 +1,8 @@
 //! The conformance suite, over a fake that keeps Elasticsearch's semantics.
 
 use elasticsearch_exporter::Elasticsearch as Exporter;
+use exporter_testkit::conformance_tests;
 use fake_backends::{Elasticsearch, Semantics, UnderTest, elasticsearch::ElasticsearchApi};
-use plugin_api::conformance_tests;
 use serde_json::json;
 
 fn under_test<S: Semantics>(start: fn() -> fake_backends::Fake<S>, data_stream: bool) -> UnderTest<S> {
@@ -18,7 +18,7 @@ mod index {
 }
 
 mod data_stream {
-    use plugin_api::testing::conformance::Suite;
+    use exporter_testkit::conformance::Suite;
 
     use super::*;
 

@@ -9,10 +9,8 @@ use std::{
     time::Instant,
 };
 
-use plugin_api::{
-    abi::status,
-    testing::{Plugin, Records, Sample, Verdict},
-};
+use exporter_testkit::{Plugin, Records, Sample, Verdict};
+use plugin_api::abi::status;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -8,11 +8,11 @@ use std::{
     path::PathBuf,
 };
 
-use file_exporter::JsonLines;
-use plugin_api::{
+use exporter_testkit::{
+    conformance::{Backend, Behaviour, Unsupported},
     conformance_tests,
-    testing::conformance::{Backend, Behaviour, Unsupported},
 };
+use file_exporter::JsonLines;
 use serde::Deserialize;
 use serde_json::json;
 use tempfile::TempDir;

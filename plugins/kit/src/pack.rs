@@ -198,13 +198,11 @@ impl Ending {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::time::Duration;
 
-    use plugin_api::{
-        Descriptor, Host, InitError, TelemetryExporter,
-        testing::{Outcome, Plugin, Sample, Verdict},
-    };
+    use exporter_testkit::{Outcome, Plugin, Sample};
+    use plugin_api::{Descriptor, Host, InitError, TelemetryExporter};
     use proptest::{collection::vec, prelude::*};
     use schemars::JsonSchema;
     use serde::Deserialize;
@@ -305,17 +303,6 @@ pub(crate) mod tests {
         plugin.export((0..records).map(|number| Sample::chat().number(u32::try_from(number).unwrap())))
     }
 
-    /// A letter for each verdict: Delivered, retry, rejected or none.
-    pub(crate) fn letters(outcome: &Outcome) -> String {
-        let letter = |verdict: &Option<Verdict>| match verdict {
-            Some(Verdict::Delivered) => 'D',
-            Some(Verdict::Retry(_)) => 'r',
-            Some(Verdict::Rejected(_)) => 'x',
-            None => '-',
-        };
-        outcome.verdicts.iter().map(letter).collect()
-    }
-
     #[test]
     fn requests_fail_by_themselves() {
         use plugin_api::abi::status::{OK, REJECT, RETRY, TOO_LARGE, UNAUTHORIZED};
@@ -330,7 +317,7 @@ pub(crate) mod tests {
             (6, &["bad", "key"], UNAUTHORIZED, "------"),
         ] {
             let outcome = outcome(records, fates);
-            assert_eq!((outcome.status, &*letters(&outcome)), (status, expected), "{fates:?}: {outcome:?}");
+            assert_eq!((outcome.status, &*outcome.letters()), (status, expected), "{fates:?}: {outcome:?}");
             assert!(outcome.faults.is_empty());
             let asked = fates.contains(&"busy").then_some(Duration::from_secs(3));
             assert_eq!(outcome.retry_after, asked, "{fates:?}");

@@ -56,7 +56,7 @@ fn push(line: &mut String, piece: &str) {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::testing::Sample;
+    use exporter_testkit::Sample;
 
     use super::*;
 

@@ -140,7 +140,7 @@ fn milliseconds(time: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::testing::Sample;
+    use exporter_testkit::Sample;
 
     use super::*;
 

@@ -3,18 +3,15 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
+use exporter_testkit::{Plugin, Records, Sample};
 use fake_backends::{
     Behaviour, Fault, Request,
     newrelic::{LICENSE_KEY, NewRelic as Fake, StoredLog},
 };
-use plugin_api::{
-    BodyDescription,
-    abi::status,
-    testing::{Outcome, Plugin, Records, Sample, Verdict},
-};
+use plugin_api::{BodyDescription, abi::status};
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 
@@ -32,27 +29,9 @@ fn plugin(fake: &Fake, more: &Value) -> Plugin<NewRelic> {
     Plugin::create(settings.to_string()).unwrap()
 }
 
-/// A sample with an id of its own, that started so long ago.
-fn old(number: u32, sample: Sample, age: Duration) -> Sample {
-    let start = humantime::format_rfc3339_millis(SystemTime::now() - age).to_string();
-    sample.number(number).with(|metrics| metrics.timestamp = Cow::Owned(start))
-}
-
-fn fresh(number: u32) -> Sample {
-    old(number, Sample::chat(), Duration::from_secs(10))
-}
-
 /// Requests with records; the check of the key at the start has none.
 fn requests(fake: &Fake, path: &str) -> Vec<Request> {
     fake.requests().into_iter().filter(|request| request.path() == path && request.body != "[]").collect()
-}
-
-fn reasons(outcome: &Outcome) -> Vec<&str> {
-    let reason = |verdict| match verdict {
-        &Some(Verdict::Rejected(ref reason)) => Some(reason.as_str()),
-        _ => None,
-    };
-    outcome.verdicts.iter().filter_map(reason).collect()
 }
 
 /// A log's attribute that was cut into pieces.
@@ -78,7 +57,7 @@ fn losses(fake: &Fake) -> Vec<String> {
 #[test]
 fn a_record_becomes_a_log_with_flat_attributes() {
     let fake = Fake::start();
-    let sample = fresh(1).with(|metrics| metrics.truncated = vec!["streamed_data".into()]);
+    let sample = Sample::fresh(1).with(|metrics| metrics.truncated = vec!["streamed_data".into()]);
     let id = sample.id().to_owned();
     assert!(plugin(&fake, &json!({})).export([sample]).is_all_delivered());
     let [log] = fake.stored_logs().try_into().unwrap();
@@ -124,7 +103,10 @@ fn a_record_becomes_a_log_with_flat_attributes() {
 fn a_failure_is_an_error_and_a_body_that_is_no_json_is_described() {
     let fake = Fake::start();
     let audio = BodyDescription { content_type: Some("audio/mpeg".into()), size: 7, sha256: None };
-    let failed = old(1, Sample::failed(), Duration::ZERO).with(|metrics| metrics.request_body = Some(audio));
+    let failed = Sample::failed()
+        .number(1)
+        .started_ago(Duration::ZERO)
+        .with(|metrics| metrics.request_body = Some(audio));
     assert!(plugin(&fake, &json!({ "gzip": false })).export([failed.request("")]).is_all_delivered());
     let log = &fake.logs()[0];
     assert_eq!((&log["level"], &log["error_type"]), (&json!("ERROR"), &json!("rate_limit_exceeded")));
@@ -148,7 +130,7 @@ fn bodies_are_whole_or_begun_or_left_out_as_the_operator_says() {
     ] {
         let fake = Fake::start();
         let newrelic = plugin(&fake, &json!({ "bodies": bodies }));
-        assert!(newrelic.export([fresh(1).request(&*long).response("{}")]).is_all_delivered());
+        assert!(newrelic.export([Sample::fresh(1).request(&*long).response("{}")]).is_all_delivered());
         let log = &fake.stored_logs()[0].attributes;
         assert_eq!((&*joined(log, "request"), &*joined(log, "response")), (request, response), "{bodies}");
         assert_eq!(log.get("truncated"), truncated.as_ref(), "{bodies}");
@@ -172,7 +154,7 @@ fn a_body_that_does_not_fit_is_left_out_whole_and_named() {
     ] {
         let fake = Fake::start();
         let newrelic = plugin(&fake, &json!({}));
-        assert!(newrelic.export([fresh(1).request(request).response(response)]).is_all_delivered());
+        assert!(newrelic.export([Sample::fresh(1).request(request).response(response)]).is_all_delivered());
         let log = &fake.stored_logs()[0].attributes;
         assert_eq!((joined(log, "request").len(), joined(log, "response").len()), kept);
         assert_eq!(log.get("truncated"), truncated.as_ref());
@@ -184,7 +166,7 @@ fn a_body_that_does_not_fit_is_left_out_whole_and_named() {
 fn text_that_new_relic_would_cut_or_take_apart_is_cut_or_quoted_and_named() {
     let fake = Fake::start();
     let many: Value = (0..300).map(|n| (format!("a{n}"), json!(n))).collect();
-    let sample = fresh(1).with(|metrics| {
+    let sample = Sample::fresh(1).with(|metrics| {
         metrics.user_id = Some(Cow::Owned(many.to_string()));
         metrics.org_id = Some("😀".repeat(4000).into());
         metrics.truncated = (0..400).map(|n| Cow::Owned(format!("response.choices.{n}"))).collect();
@@ -202,10 +184,10 @@ fn text_that_new_relic_would_cut_or_take_apart_is_cut_or_quoted_and_named() {
 #[test]
 fn numbers_become_counts_and_summaries() {
     let fake = Fake::start();
-    let stream = old(3, Sample::stream(), Duration::from_secs(10));
+    let stream = Sample::stream().number(3).started_ago(Duration::from_secs(10));
     // Both end in the same interval, since the latency carries the end beyond now.
     let newrelic = plugin(&fake, &json!({ "metric_prefix": "llm" }));
-    assert!(newrelic.export([fresh(1), fresh(2), stream]).is_all_delivered());
+    assert!(newrelic.export([Sample::fresh(1), Sample::fresh(2), stream]).is_all_delivered());
     for (name, expected) in [
         ("llm.requests", 3.0),
         ("llm.errors", 0.0),
@@ -237,7 +219,7 @@ fn models_that_clients_make_up_have_no_data_points_of_their_own() {
     let newrelic = plugin(&fake, &json!({ "max_models": 2 }));
     let asked = |number: u32, model: &str, sample: Sample| {
         let model = model.to_owned();
-        old(number, sample, Duration::ZERO).with(|metrics| {
+        sample.number(number).started_ago(Duration::ZERO).with(|metrics| {
             metrics.model = None;
             metrics.request_model = Some(Cow::Owned(model));
         })
@@ -258,11 +240,11 @@ fn models_that_clients_make_up_have_no_data_points_of_their_own() {
 #[test]
 fn what_new_relic_would_drop_is_rejected_with_its_age() {
     let fake = Fake::start();
-    let hours = |number, hours| old(number, Sample::chat(), Duration::from_hours(hours));
-    let outcome = plugin(&fake, &json!({})).export([hours(1, 47), hours(2, 48), fresh(3)]);
+    let hours = |number, hours| Sample::chat().number(number).started_ago(Duration::from_hours(hours));
+    let outcome = plugin(&fake, &json!({})).export([hours(1, 47), hours(2, 48), Sample::fresh(3)]);
     assert!(outcome.is_delivered(0) && outcome.is_delivered(2), "{outcome:?}");
     assert_eq!(
-        reasons(&outcome),
+        outcome.rejections(),
         ["the record is 48 h 0 min old: New Relic drops what is over 48 h old unseen"]
     );
     assert_eq!((fake.logs().len(), total(&fake, "magicapi.requests"), losses(&fake)), (2, 2.0, vec![]));
@@ -287,7 +269,7 @@ fn an_answer_decides_what_becomes_of_the_records() {
         let fake = Fake::start();
         let newrelic = plugin(&fake, &json!({}));
         fake.fail(fault.clone());
-        let outcome = newrelic.export([fresh(1), fresh(2)]);
+        let outcome = newrelic.export([Sample::fresh(1), Sample::fresh(2)]);
         assert_eq!(outcome.status, expected, "{fault:?}: {outcome:?}");
         assert!(outcome.message.contains(text) && !outcome.message.contains(LICENSE_KEY), "{outcome:?}");
         assert!(outcome.verdicts.iter().all(Option::is_none) && outcome.faults.is_empty(), "{outcome:?}");
@@ -295,7 +277,7 @@ fn an_answer_decides_what_becomes_of_the_records() {
         assert_eq!(outcome.retry_after, asked);
         // A record alone cannot be split.
         if expected == status::TOO_LARGE {
-            assert!(reasons(&newrelic.export([fresh(1)]))[0].contains("413"));
+            assert!(newrelic.export([Sample::fresh(1)]).rejections()[0].contains("413"));
         }
     }
 }
@@ -305,7 +287,7 @@ fn a_failure_of_the_metrics_sends_no_log_twice_and_counts_nothing_twice() {
     for fault in [Fault::status(503), Fault::status(403), Fault::status(400), Fault::CutAnswer] {
         let fake = Fake::start();
         let newrelic = plugin(&fake, &json!({}));
-        let records = Records::of([fresh(1), fresh(2)]);
+        let records = Records::of([Sample::fresh(1), Sample::fresh(2)]);
         fake.fail_on(METRICS, fault.clone());
         let first = newrelic.export_records(&records);
         assert!(!first.is_delivered(0) && !first.is_delivered(1), "{fault:?}: {first:?}");
@@ -325,7 +307,7 @@ fn each_signal_can_be_switched_off() {
         [(json!({ "logs": false }), 0, 1.0), (json!({ "metrics": false }), 1, 0.0)]
     {
         let fake = Fake::start();
-        assert!(plugin(&fake, &settings).export([fresh(1)]).is_all_delivered());
+        assert!(plugin(&fake, &settings).export([Sample::fresh(1)]).is_all_delivered());
         assert_eq!((fake.logs().len(), total(&fake, "magicapi.requests")), (logs, metrics), "{settings}");
     }
 }
@@ -360,9 +342,9 @@ fn health_is_the_key_and_the_last_export() {
     }
     assert_eq!((fake.requests().len(), fake.integration_errors().len()), (1, 0));
     fake.fail_next(1, Fault::status(503));
-    assert_eq!(newrelic.export([fresh(1)]).status, status::RETRY);
+    assert_eq!(newrelic.export([Sample::fresh(1)]).status, status::RETRY);
     assert!(newrelic.health().unwrap_err().message.contains("503"));
-    assert!(newrelic.export([fresh(1)]).is_all_delivered());
+    assert!(newrelic.export([Sample::fresh(1)]).is_all_delivered());
     newrelic.health().unwrap();
     let stranger = plugin(&fake, &json!({ "license_key": "another" }));
     let unhealthy = stranger.health().unwrap_err();
@@ -374,7 +356,7 @@ fn many_records_are_requests_below_a_million_bytes() {
     let fake = Fake::start();
     let newrelic = plugin(&fake, &json!({ "max_models": 10_000 })).with_deadline(Duration::from_mins(1));
     let named = |number: u32| {
-        fresh(number)
+        Sample::fresh(number)
             .with(|metrics| metrics.model = Some(Cow::Owned(format!("{number}-{}", "m".repeat(240)))))
     };
     let outcome = newrelic.export((0..1_000).map(named));
@@ -414,7 +396,7 @@ proptest! {
                 size => format!("{{\"messages\":[{{\"content\":\"{}\"}}]}}", character.repeat(size / character.len())),
             };
             let text = ["n", "é", "\n", "\0", "\"", "😀", "{}"][odd].repeat(name / 4);
-            let sample = fresh(number).request(body(request)).response(body(response)).with(|metrics| {
+            let sample = Sample::fresh(number).request(body(request)).response(body(response)).with(|metrics| {
                 for field in [
                     &mut metrics.org_id, &mut metrics.user_id, &mut metrics.project_id, &mut metrics.project_name,
                     &mut metrics.experiment_id, &mut metrics.client_request_id, &mut metrics.provider, &mut metrics.model,

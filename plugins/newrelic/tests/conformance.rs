@@ -1,8 +1,8 @@
 //! The conformance suite, over a fake of New Relic.
 
+use exporter_testkit::conformance_tests;
 use fake_backends::{UnderTest, newrelic};
 use newrelic_exporter::NewRelic;
-use plugin_api::conformance_tests;
 
 fn backend() -> UnderTest<newrelic::NewRelicApi> {
     let fake = newrelic::NewRelic::start();

@@ -112,7 +112,7 @@ fn unique(id: &str) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::testing::Sample;
+    use exporter_testkit::Sample;
 
     use super::*;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use exporter_kit::pack::Packed;
+use exporter_testkit::Sample;
 use opentelemetry_proto::tonic::{
     collector::{
         logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
@@ -11,7 +12,7 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value::Value},
     metrics::v1::{Histogram, HistogramDataPoint, metric::Data, number_data_point},
 };
-use plugin_api::{Fields, testing::Sample};
+use plugin_api::Fields;
 use prost::Message as _;
 use serde_json::json;
 

@@ -4,7 +4,7 @@
 
 mod receiver;
 
-use plugin_api::testing::{
+use exporter_testkit::{
     conformance::{Backend, Behaviour, Unsupported},
     relay::{Mode, Relay},
 };
@@ -52,9 +52,9 @@ impl Backend for Fake {
 }
 
 mod http {
-    plugin_api::conformance_tests!(otlp_exporter::Otlp, || super::Fake::start("http/protobuf"));
+    exporter_testkit::conformance_tests!(otlp_exporter::Otlp, || super::Fake::start("http/protobuf"));
 }
 
 mod grpc {
-    plugin_api::conformance_tests!(otlp_exporter::Otlp, || super::Fake::start("grpc"));
+    exporter_testkit::conformance_tests!(otlp_exporter::Otlp, || super::Fake::start("grpc"));
 }

@@ -6,12 +6,10 @@ mod receiver;
 
 use std::{collections::HashSet, time::Duration};
 
+use exporter_testkit::{Outcome, Plugin, Records, Sample, Verdict};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use otlp_exporter::{Otlp, config::Signal};
-use plugin_api::{
-    abi::status,
-    testing::{Outcome, Plugin, Records, Sample, Verdict},
-};
+use plugin_api::abi::status;
 use proptest::{collection::vec, prelude::*, test_runner::Config as Cases};
 use prost::Message;
 use receiver::{Fault, Receiver, text};

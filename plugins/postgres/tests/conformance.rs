@@ -5,12 +5,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use end_to_end::{Database, Postgres};
-use plugin_api::{
+use exporter_testkit::{
+    conformance::{Backend, Behaviour, Unsupported},
     conformance_tests,
-    testing::{
-        conformance::{Backend, Behaviour, Unsupported},
-        relay::{Mode, Relay},
-    },
+    relay::{Mode, Relay},
 };
 use postgres_exporter::{
     PostgresExporter,

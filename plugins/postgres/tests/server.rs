@@ -8,10 +8,8 @@ use std::{
 };
 
 use end_to_end::{Database, Postgres, wait_for};
-use plugin_api::{
-    abi::status,
-    testing::{Outcome, Plugin, Records, Sample},
-};
+use exporter_testkit::{Outcome, Plugin, Records, Sample};
+use plugin_api::abi::status;
 use postgres_exporter::PostgresExporter;
 use serde_json::{Value, json};
 

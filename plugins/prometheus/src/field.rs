@@ -111,7 +111,7 @@ impl<'de> Visitor<'de> for AnyValue {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::testing::Sample;
+    use exporter_testkit::Sample;
 
     use super::*;
 

@@ -7,11 +7,8 @@ use std::{
     time::Instant,
 };
 
-use plugin_api::{
-    RequestMetrics,
-    abi::status,
-    testing::{Plugin, Records, Sample},
-};
+use exporter_testkit::{Plugin, Records, Sample};
+use plugin_api::{RequestMetrics, abi::status};
 
 use super::*;
 

@@ -4,10 +4,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use plugin_api::{
-    Batch, Descriptor, ExportError, Health, Host, InitError, TelemetryExporter, conformance_tests,
-    testing::conformance::{Backend, Behaviour, Unsupported},
+use exporter_testkit::{
+    conformance::{Backend, Behaviour, Unsupported},
+    conformance_tests,
 };
+use plugin_api::{Batch, Descriptor, ExportError, Health, Host, InitError, TelemetryExporter};
 use prometheus_exporter::{Prometheus, config::Config};
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -10,8 +10,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use exporter_testkit::Sample;
 use magicapi_gateway::measure::{self, Exported};
-use plugin_api::testing::Sample;
 use serde_json::{Value, json};
 
 use crate::{Error, process::Process};
@@ -111,8 +111,7 @@ fn record(number: u32) -> [Vec<u8>; 3] {
     let response =
         json!({ "id": format!("chatcmpl-{number}"), "choices": [{ "message": { "content": text } }] });
     // Some backends refuse what is a day old.
-    let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    let sample = Sample::chat().number(number).with(|metrics| metrics.timestamp = now.into());
+    let sample = Sample::chat().number(number).started(SystemTime::now());
     [sample.metrics_json(), request.to_string().into(), response.to_string().into()]
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use plugin_api::testing::conformance;
+use exporter_testkit::conformance;
 
 use crate::{
     message::{Answer, Request},

@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use plugin_api::testing::conformance;
+use exporter_testkit::conformance;
 use serde_json::Value;
 
-pub use plugin_api::testing::conformance::{Behaviour, Fate};
+pub use exporter_testkit::conformance::{Behaviour, Fate};
 
 /// What happens to a whole request.
 #[derive(Debug, Clone, PartialEq, Eq)]

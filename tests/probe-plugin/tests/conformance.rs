@@ -8,9 +8,9 @@ use std::{
     io::{BufRead as _, BufReader},
 };
 
-use plugin_api::{
+use exporter_testkit::{
+    conformance::{Backend, Behaviour, Scenario, Suite, Unsupported},
     conformance_tests,
-    testing::conformance::{Backend, Behaviour, Scenario, Suite, Unsupported},
 };
 use probe_exporter::Probe;
 use serde::Deserialize;

@@ -29,7 +29,8 @@ fn one_answer(answer: &'static str) -> (Url, JoinHandle<(String, Vec<u8>)>) {
 }
 
 fn client() -> Client {
-    use plugin_api::{Batch, Descriptor, NoConfig, TelemetryExporter, testing::Plugin};
+    use exporter_testkit::Plugin;
+    use plugin_api::{Batch, Descriptor, NoConfig, TelemetryExporter};
     /// There is no other way to a `Host`.
     struct Capture;
     static HOST: std::sync::OnceLock<Host> = std::sync::OnceLock::new();

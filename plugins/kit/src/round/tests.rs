@@ -2,19 +2,19 @@
 
 use std::sync::Mutex;
 
+use exporter_testkit::{Plugin, Records, Sample};
 use plugin_api::{
     Descriptor, Field, Host, InitError, TelemetryExporter,
     abi::{
         Status,
         status::{OK, REJECT, RETRY, TOO_LARGE, UNAUTHORIZED},
     },
-    testing::{Plugin, Records, Sample},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::*;
-use crate::pack::{Frame, Limits, Packer, tests::letters};
+use crate::pack::{Frame, Limits, Packer};
 
 const LOGS: Part = Part { name: "logs", bit: 1, delivery: Delivery::AtLeastOnce, can_shed_bodies: true };
 const METRICS: Part =
@@ -121,7 +121,7 @@ fn check(records: u32, calls: &[Expected<'_>]) {
     let records = Records::of((0..records).map(|number| Sample::chat().number(number)));
     for (attempt, (requests, _, status, expected)) in (0..).zip(calls) {
         let outcome = plugin.export_again(&records, attempt);
-        let found = (outcome.status, letters(&outcome));
+        let found = (outcome.status, outcome.letters());
         assert_eq!(found, (*status, (*expected).to_owned()), "{requests:?}: {outcome:?}");
         assert!(outcome.faults.is_empty(), "{outcome:?}");
     }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use exporter_testkit::conformance::{Behaviour, Fate, Script};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     HeaderMap, Request, Response,
@@ -34,7 +35,6 @@ use opentelemetry_proto::tonic::{
     trace::v1::{ResourceSpans, Span},
 };
 use otlp_exporter::config::Signal;
-use plugin_api::testing::conformance::{Behaviour, Fate, Script};
 use prost::Message;
 use tokio::{net::TcpListener, runtime::Runtime};
 

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use plugin_api::{Description, TelemetryExporter, abi::status};
+
 use super::{
     backend::{Backend, Behaviour, Fate, Unsupported, canonical},
     check::{Due, Wrong, check},
@@ -15,11 +17,7 @@ use super::{
     secrets,
     suite::{Scenario, Suite},
 };
-use crate::{
-    abi::status,
-    exporter::TelemetryExporter,
-    testing::{Failure, Plugin, Sample},
-};
+use crate::{Failure, Plugin, Sample};
 
 /// Pause before the backend is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -32,6 +30,7 @@ const CUT_CALLS: u32 = 10;
 pub(super) struct Trial<'a> {
     suite: &'a Suite,
     scenario: Scenario,
+    exporter: Description,
     backend: &'a mut dyn Backend,
     pub books: Books,
     /// How each record is to end, by canonical id.
@@ -42,10 +41,16 @@ pub(super) struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    pub(super) fn new(suite: &'a Suite, scenario: Scenario, backend: &'a mut dyn Backend) -> Self {
+    pub(super) fn new(
+        suite: &'a Suite,
+        scenario: Scenario,
+        exporter: Description,
+        backend: &'a mut dyn Backend,
+    ) -> Self {
         Self {
             suite,
             scenario,
+            exporter,
             backend,
             books: Books::default(),
             due: BTreeMap::new(),
@@ -59,8 +64,8 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// When the backend cannot behave as it needs.
     pub(super) fn run<E: TelemetryExporter>(&mut self) -> Result<(), Unsupported> {
-        self.books.secrets = secrets::of::<E>(&self.backend.config());
-        let samples = self.samples::<E>();
+        self.books.secrets = secrets::of(&self.backend.config(), &self.exporter.config_schema);
+        let samples = self.samples();
         match self.scenario {
             Scenario::Hang | Scenario::CutAnswer | Scenario::Outage => self.disturbed::<E>(samples),
             Scenario::DownAtStart => self.late::<E>(samples),
@@ -80,14 +85,14 @@ impl<'a> Trial<'a> {
     }
 
     /// The scenario's records, with how each is to end.
-    fn samples<E: TelemetryExporter>(&mut self) -> Vec<Sample> {
+    fn samples(&mut self) -> Vec<Sample> {
         let numbering = Numbering::new();
         if self.scenario == Scenario::OddRecords {
             return self.odd_samples(&numbering);
         }
         let count = match self.scenario {
             Scenario::SingleRecord => 1,
-            Scenario::FullBatch => u32::try_from(max_records(&E::DESCRIPTOR)).unwrap_or(u32::MAX),
+            Scenario::FullBatch => u32::try_from(max_records(&self.exporter)).unwrap_or(u32::MAX),
             _ => self.suite.records,
         };
         let samples = numbering.plain(count);
@@ -232,9 +237,10 @@ impl<'a> Trial<'a> {
         mut before_call: impl FnMut(u32, &mut dyn Backend, &mut Books),
     ) {
         let outage = if self.scenario == Scenario::Outage { self.suite.outage } else { Duration::ZERO };
-        let Self { backend, books, suite, .. } = self;
+        let Self { exporter, backend, books, suite, .. } = self;
         Delivery {
             plugin,
+            exporter,
             books,
             give_up: Instant::now() + suite.patience + outage,
             before_call: &mut |calls, books| before_call(calls, *backend, books),

@@ -8,7 +8,7 @@ use super::suite::Scenario;
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The exporter's name, from its descriptor.
-    pub exporter: &'static str,
+    pub exporter: String,
     /// What was tried.
     pub scenario: Scenario,
     /// Whether the exporter conforms.
@@ -41,9 +41,9 @@ pub enum Conclusion {
 }
 
 impl Report {
-    pub(super) fn new(exporter: &'static str, scenario: Scenario) -> Self {
+    pub(super) fn new(exporter: &str, scenario: Scenario) -> Self {
         Self {
-            exporter,
+            exporter: exporter.to_owned(),
             scenario,
             conclusion: Conclusion::Passed,
             sent: 0,

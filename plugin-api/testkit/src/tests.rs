@@ -1,15 +1,15 @@
 //! The stand-in itself.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use plugin_api::{
+    Batch, Content, Descriptor, ExportError, Health, Host, InitError, RequestMetrics, TelemetryExporter,
+    abi::status,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::*;
-use crate::{
-    Batch, Content, Descriptor, ExportError, Health, Host, InitError, RequestMetrics, TelemetryExporter,
-    abi::status,
-};
 
 #[derive(Deserialize, JsonSchema)]
 struct Script {
@@ -105,4 +105,38 @@ fn samples_are_records_that_read_back() {
             serde_json::from_slice::<serde_json::Value>(body).unwrap();
         }
     }
+}
+
+#[test]
+fn a_sample_starts_when_it_is_told() {
+    let started = |sample: Sample| {
+        let json = sample.metrics_json();
+        let metrics: RequestMetrics<'_> = serde_json::from_slice(&json).unwrap();
+        (metrics.id.into_owned(), metrics.timestamp.into_owned())
+    };
+    let (id, time) = started(Sample::chat().number(7).started(SystemTime::UNIX_EPOCH));
+    assert!(id.ends_with("-000000000007") && time == "1970-01-01T00:00:00.000Z", "{id} {time}");
+    let (id, time) = started(Sample::fresh(8));
+    let age = SystemTime::now().duration_since(humantime::parse_rfc3339(&time).unwrap()).unwrap();
+    assert!(id.ends_with("-000000000008") && age >= Duration::from_secs(10), "{id} {time}");
+}
+
+#[test]
+fn an_outcome_reads_as_letters_and_as_reasons() {
+    let rejected = |reason: &str| Some(Verdict::Rejected(reason.to_owned()));
+    let outcome = Outcome {
+        status: status::PER_RECORD,
+        message: String::new(),
+        verdicts: vec![
+            rejected("too old"),
+            Some(Verdict::Delivered),
+            Some(Verdict::Retry("busy".to_owned())),
+            None,
+            rejected("too large"),
+        ],
+        retry_after: None,
+        faults: Vec::new(),
+    };
+    assert_eq!(outcome.letters(), "xDr-x");
+    assert_eq!(outcome.rejections(), ["too old", "too large"]);
 }

@@ -1,14 +1,15 @@
-//! For the tests of a plugin: records to feed it, a stand-in for the gateway, and a [conformance suite](conformance).
-//! Cargo feature `testing`.
+//! For the tests of an exporter plugin: records to feed it, a stand-in for the gateway, and a
+//! [conformance suite](conformance).
 //!
 //! ```toml
 //! [dev-dependencies]
-//! plugin-api = { version = "1", features = ["testing"] }
+//! # Of the same tag as `plugin-api`.
+//! exporter-testkit = { git = "https://github.com/magicapi/magicapi-gateway", tag = "v1.0.0" }
 //! ```
 //!
 //! ```
 //! use plugin_api::{Batch, Descriptor, ExportError, Host, InitError, NoConfig, TelemetryExporter};
-//! use plugin_api::testing::{Plugin, Sample, Verdict};
+//! use exporter_testkit::{Plugin, Sample, Verdict};
 //!
 //! /// Takes streams alone.
 //! struct Picky;
@@ -52,14 +53,22 @@
 //! | [`conformance`] | whether it keeps its promises when its backend does not behave |
 //! | [`relay`] | a TCP relay that hangs, refuses and cuts, in front of any server |
 
+#[forbid(unsafe_code)]
 pub mod conformance;
+// Calls a plugin's functions over the binary interface, and is called back.
+#[allow(unsafe_code)]
+#[deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 mod gateway;
+#[forbid(unsafe_code)]
 mod outcome;
+#[forbid(unsafe_code)]
 mod plugin;
+#[forbid(unsafe_code)]
 pub mod relay;
+#[forbid(unsafe_code)]
 mod sample;
 
-pub use self::{
+pub use crate::{
     outcome::{Failure, Outcome, Verdict},
     plugin::{DEADLINE, Plugin},
     sample::{Records, Sample},

@@ -6,33 +6,32 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::testing::Sample;
+use crate::Sample;
 
 /// Numbers records so that no other run has the same ids, and stamps them with the time of now: some backends refuse
 /// what is old.
 #[derive(Debug)]
 pub(super) struct Numbering {
     prefix: String,
-    milliseconds: u64,
+    started: SystemTime,
 }
 
 impl Numbering {
     pub(super) fn new() -> Self {
         static RUNS: AtomicU32 = AtomicU32::new(0);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started = SystemTime::now();
+        let since = started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         // A UUID of version 7: 48 bits of time, and what tells processes and runs of the same millisecond apart.
         let (high, low) = (milliseconds >> 16 & 0xffff_ffff, milliseconds & 0xffff);
         let (process, run) = (std::process::id() & 0xfff, 0x8000 | run & 0x3fff);
-        Self { prefix: format!("{high:08x}-{low:04x}-7{process:03x}-{run:04x}"), milliseconds }
+        Self { prefix: format!("{high:08x}-{low:04x}-7{process:03x}-{run:04x}"), started }
     }
 
     pub(super) fn give(&self, number: u32, sample: Sample) -> Sample {
-        sample.with(|metrics| {
-            metrics.id = Cow::Owned(format!("{}-{number:012x}", self.prefix));
-            metrics.timestamp = Cow::Owned(timestamp(self.milliseconds));
-        })
+        let id = format!("{}-{number:012x}", self.prefix);
+        sample.started(self.started).with(|metrics| metrics.id = Cow::Owned(id))
     }
 
     /// `count` records as any gateway makes them: answers, streams, errors, requests that a client left.
@@ -144,49 +143,14 @@ fn many_keys(count: u32) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-/// RFC 3339 in UTC, from milliseconds since 1970.
-fn timestamp(milliseconds: u64) -> String {
-    let (days, of_day) = (milliseconds / 86_400_000, milliseconds % 86_400_000);
-    let (year, month, day) = civil(days);
-    let (hour, minute) = (of_day / 3_600_000, of_day / 60_000 % 60);
-    let (second, milli) = (of_day / 1000 % 60, of_day % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
-}
-
-/// Year, month and day of a day since 1970. Years are counted from March, so that the leap day is a year's last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let months_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * months_from_march + 2) / 5 + 1;
-    let month = if months_from_march < 10 { months_from_march + 3 } else { months_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
+    use plugin_api::RequestMetrics;
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::RequestMetrics;
-
-    #[test]
-    fn a_time_stamp_is_that_of_the_calendar() {
-        for (milliseconds, expected) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (951_868_799_999, "2000-02-29T23:59:59.999Z"),
-            (1_741_190_600_123, "2025-03-05T16:03:20.123Z"),
-            (1_798_761_599_000, "2026-12-31T23:59:59.000Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(timestamp(milliseconds), expected);
-        }
-    }
 
     #[test]
     fn no_two_runs_share_an_id_and_every_id_is_a_uuid_of_version_7() {

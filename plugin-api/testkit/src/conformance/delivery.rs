@@ -6,14 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use plugin_api::{Content, Description, TelemetryExporter, abi::status, judge::judge};
+
 use super::backend::canonical;
-use crate::{
-    abi::status,
-    descriptor::{Content, Descriptor},
-    exporter::TelemetryExporter,
-    judge::judge,
-    testing::{Outcome, Plugin, Records, Sample, Verdict},
-};
+use crate::{Outcome, Plugin, Records, Sample, Verdict};
 
 /// Upper bound of any wait: a test is not to wait as long as a gateway does.
 const MAX_DELAY: Duration = Duration::from_millis(100);
@@ -126,6 +122,7 @@ impl Load {
 /// Sees records through to their end.
 pub(super) struct Delivery<'a, E> {
     pub plugin: &'a Plugin<E>,
+    pub exporter: &'a Description,
     pub books: &'a mut Books,
     /// What is not delivered then is given up.
     pub give_up: Instant,
@@ -138,7 +135,7 @@ impl<E: TelemetryExporter> Delivery<'_, E> {
     pub(super) fn run(mut self, samples: Vec<Sample>) {
         let before = self.books.calls;
         let samples: Vec<Sample> = samples.into_iter().filter_map(|sample| self.admit(sample)).collect();
-        for samples in batches(&E::DESCRIPTOR, samples) {
+        for samples in batches(self.exporter, samples) {
             self.deliver(samples, before);
         }
     }
@@ -201,9 +198,8 @@ impl<E: TelemetryExporter> Delivery<'_, E> {
 
     /// A record over the backend's limit loses bodies; one that is still over it is dropped.
     fn admit(&mut self, sample: Sample) -> Option<Sample> {
-        let limits = E::DESCRIPTOR.limits;
+        let &Description { limits, content, .. } = self.exporter;
         let limit = limits.max_record_bytes.unwrap_or(u64::MAX).min(limits.max_bytes.unwrap_or(u64::MAX));
-        let content = E::DESCRIPTOR.content;
         if size(&sample, content) <= limit {
             return Some(sample);
         }
@@ -228,19 +224,19 @@ fn size(sample: &Sample, content: Content) -> u64 {
 }
 
 /// Records in one batch, at the most.
-pub(super) fn max_records(descriptor: &Descriptor) -> usize {
-    let limit = descriptor.limits.max_records.unwrap_or(u32::MAX);
-    descriptor.batch.max_records.min(limit).max(1) as usize
+pub(super) fn max_records(exporter: &Description) -> usize {
+    let limit = exporter.limits.max_records.unwrap_or(u32::MAX);
+    exporter.batch.max_records.min(limit).max(1) as usize
 }
 
 /// Cuts records into batches of the size that the descriptor asks for.
-fn batches(descriptor: &Descriptor, samples: Vec<Sample>) -> Vec<Vec<Sample>> {
-    let max_bytes = descriptor.batch.max_bytes.min(descriptor.limits.max_bytes.unwrap_or(u64::MAX));
+fn batches(exporter: &Description, samples: Vec<Sample>) -> Vec<Vec<Sample>> {
+    let max_bytes = exporter.batch.max_bytes.min(exporter.limits.max_bytes.unwrap_or(u64::MAX));
     let (mut batches, mut bytes) = (Vec::<Vec<Sample>>::new(), 0);
     for sample in samples {
-        let size = size(&sample, descriptor.content);
+        let size = size(&sample, exporter.content);
         match batches.last_mut() {
-            Some(batch) if batch.len() < max_records(descriptor) && bytes + size <= max_bytes => {
+            Some(batch) if batch.len() < max_records(exporter) && bytes + size <= max_bytes => {
                 batch.push(sample);
                 bytes += size;
             }
@@ -255,19 +251,28 @@ fn batches(descriptor: &Descriptor, samples: Vec<Sample>) -> Vec<Vec<Sample>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn samples(count: u32) -> Vec<Sample> {
         (0..count).map(|number| Sample::chat().number(number)).collect()
     }
 
+    fn described(max_records: u32, max_bytes: u64) -> Description {
+        serde_json::from_value(json!({
+            "name": "x", "version": "1", "api_version": "1", "content": "full", "config_schema": {},
+            "batch": { "max_records": max_records, "max_bytes": max_bytes, "max_delay_ms": 1000 },
+        }))
+        .unwrap()
+    }
+
     #[test]
     fn batches_keep_to_the_descriptor_and_to_the_backends_limits() {
         let size = size(&Sample::chat(), Content::Full);
-        let second = Duration::from_secs(1);
         let lengths = |records, bytes| {
-            let descriptor = Descriptor::new("x", "1").batch(records, bytes, second);
-            batches(&descriptor, samples(5)).iter().map(Vec::len).collect::<Vec<_>>()
+            let exporter = described(records, bytes);
+            batches(&exporter, samples(5)).iter().map(Vec::len).collect::<Vec<_>>()
         };
         assert_eq!(lengths(2, u64::MAX), [2, 2, 1]);
         assert_eq!(lengths(10, u64::MAX), [5]);

@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
+use plugin_api::{Description, TelemetryExporter};
+
 use super::{
     backend::{Backend, Behaviour, Unsupported},
     report::{Conclusion, Report},
     trial::Trial,
 };
-use crate::{exporter::TelemetryExporter, testing::DEADLINE};
+use crate::plugin::DEADLINE;
 
 /// What the backend does while records are delivered. The [module](super) says what is demanded in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,8 +117,8 @@ impl Suite {
     /// When the variable is no duration.
     pub fn new() -> Self {
         let outage = env::var("CONFORMANCE_OUTAGE").ok().map(|text| {
-            duration(&text)
-                .unwrap_or_else(|| panic!("CONFORMANCE_OUTAGE: `{text}` is no duration; write 2s or 500ms"))
+            humantime::parse_duration(&text)
+                .unwrap_or_else(|_| panic!("CONFORMANCE_OUTAGE: `{text}` is no duration; write 2s or 500ms"))
         });
         Self {
             records: 60,
@@ -176,8 +178,9 @@ impl Suite {
 
     /// Runs one scenario.
     pub fn run<E: TelemetryExporter>(&self, scenario: Scenario, mut backend: impl Backend) -> Report {
-        let mut report = Report::new(E::DESCRIPTOR.name, scenario);
-        let mut trial = Trial::new(self, scenario, &mut backend);
+        let description = Description::of::<E>();
+        let mut report = Report::new(&description.name, scenario);
+        let mut trial = Trial::new(self, scenario, description, &mut backend);
         let ran = trial.run::<E>();
         trial.fill(&mut report);
         match ran {
@@ -186,13 +189,5 @@ impl Suite {
             Ok(()) => report.conclusion = Conclusion::Failed(trial.books.faults),
         }
         report
-    }
-}
-
-/// `2s` or `500ms`.
-fn duration(text: &str) -> Option<Duration> {
-    match text.strip_suffix("ms") {
-        Some(milliseconds) => milliseconds.parse().ok().map(Duration::from_millis),
-        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
     }
 }

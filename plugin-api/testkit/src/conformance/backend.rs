@@ -69,7 +69,7 @@ impl Behaviour {
     /// with `n % 3 == 2` for good. The form of the id (hyphens, `msg_`) does not matter.
     ///
     /// ```
-    /// use plugin_api::testing::conformance::{Behaviour, Fate};
+    /// use exporter_testkit::conformance::{Behaviour, Fate};
     ///
     /// let id = "01956f3c-8d2b-7e11-9c7a-00000000000b";
     /// assert_eq!(Behaviour::RejectHalf.fate_of(id), Fate::Refuse);
@@ -106,7 +106,7 @@ pub(super) fn canonical(id: &str) -> String {
 /// come again, else for good if one is refused.
 ///
 /// ```
-/// use plugin_api::testing::conformance::{Behaviour, Fate, Script};
+/// use exporter_testkit::conformance::{Behaviour, Fate, Script};
 ///
 /// let mut script = Script::default();
 /// script.behave(Behaviour::RetryHalf);

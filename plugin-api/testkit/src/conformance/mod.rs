@@ -6,7 +6,7 @@
 //!
 //! ```ignore
 //! // tests/conformance.rs
-//! use plugin_api::{conformance_tests, testing::conformance::{Backend, Behaviour, Unsupported}};
+//! use exporter_testkit::{conformance::{Backend, Behaviour, Unsupported}, conformance_tests};
 //!
 //! struct MyBackend { /* a server, or a fake of one */ }
 //! impl Backend for MyBackend { /* four functions */ }
@@ -50,7 +50,7 @@
 //! # A complete example
 //!
 //! An exporter that sends lines over TCP, its backend, and the suite. The backend answers for each record (halves and
-//! thirds: [`Script`] decides), and a [`Relay`](super::relay::Relay) in front of it does what happens to connections.
+//! thirds: [`Script`] decides), and a [`Relay`](crate::relay::Relay) in front of it does what happens to connections.
 //!
 //! ```
 #![doc = include_str!("example.rs")]
@@ -64,7 +64,7 @@
 //!
 //! # With a real server
 //!
-//! Put a [`Relay`](super::relay::Relay) in front of it: hang, cut answers and outages come for nothing. Refused
+//! Put a [`Relay`](crate::relay::Relay) in front of it: hang, cut answers and outages come for nothing. Refused
 //! records can often be had with the server's own means, since [`Behaviour::fate_of`] depends on the id's last four
 //! digits alone: a trigger in a database that raises an error, a mapping that some records do not fit. What cannot
 //! be had is `Unsupported`; a fake beside the real server can do the rest.
@@ -105,10 +105,10 @@ pub use self::{
     suite::{Scenario, Suite},
 };
 
-/// One `#[test]` for each [`Scenario`](crate::testing::conformance::Scenario), so that they run in parallel.
+/// One `#[test]` for each [`Scenario`](crate::conformance::Scenario), so that they run in parallel.
 ///
 /// The arguments: the exporter's type; a function that starts a backend, called once in each test; and, where the
-/// defaults do not fit, a [`Suite`](crate::testing::conformance::Suite).
+/// defaults do not fit, a [`Suite`](crate::conformance::Suite).
 ///
 /// ```ignore
 /// conformance_tests!(MyExporter, MyBackend::start);
@@ -119,7 +119,7 @@ pub use self::{
 #[macro_export]
 macro_rules! conformance_tests {
     ($exporter:ty, $backend:expr $(,)?) => {
-        $crate::conformance_tests!($exporter, $backend, $crate::testing::conformance::Suite::new());
+        $crate::conformance_tests!($exporter, $backend, $crate::conformance::Suite::new());
     };
     ($exporter:ty, $backend:expr, $suite:expr $(,)?) => {
         $crate::conformance_tests!(@each $exporter, $backend, $suite;
@@ -140,8 +140,8 @@ macro_rules! conformance_tests {
         $(
             #[test]
             fn $name() {
-                let suite: $crate::testing::conformance::Suite = $suite;
-                suite.check::<$exporter>($crate::testing::conformance::Scenario::$scenario, ($backend)());
+                let suite: $crate::conformance::Suite = $suite;
+                suite.check::<$exporter>($crate::conformance::Scenario::$scenario, ($backend)());
             }
         )*
     };

@@ -1,13 +1,17 @@
 //! Records to feed a plugin.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use crate::metrics::{CostSource, EndReason, RequestMetrics, Status as RequestStatus, UsageSource};
+use plugin_api::{CostSource, EndReason, RequestMetrics, Status as RequestStatus, UsageSource};
 
 /// A record to test with: complete and plausible, to be changed where a test cares.
 ///
 /// ```
-/// use plugin_api::testing::Sample;
+/// use exporter_testkit::Sample;
 ///
 /// let sample = Sample::chat()
 ///     .number(7)
@@ -76,6 +80,12 @@ impl Sample {
         disconnected.without_usage()
     }
 
+    /// A chat completion of ten seconds ago with an id of its own, for a backend that refuses what is old.
+    #[must_use]
+    pub fn fresh(number: u32) -> Self {
+        Self::chat().number(number).started_ago(Duration::from_secs(10))
+    }
+
     /// Gives the record an id and a timestamp of its own. Samples are equal in both until numbered.
     #[must_use]
     pub fn number(self, number: u32) -> Self {
@@ -85,6 +95,19 @@ impl Sample {
             let (minute, second, milli) = (number / 60_000 % 60, number / 1000 % 60, number % 1000);
             metrics.timestamp = Cow::Owned(format!("2025-03-05T16:{minute:02}:{second:02}.{milli:03}Z"));
         })
+    }
+
+    /// Sets when the request started.
+    #[must_use]
+    pub fn started(self, time: SystemTime) -> Self {
+        let time = humantime::format_rfc3339_millis(time).to_string();
+        self.with(|metrics| metrics.timestamp = Cow::Owned(time))
+    }
+
+    /// Sets how long ago the request started.
+    #[must_use]
+    pub fn started_ago(self, age: Duration) -> Self {
+        self.started(SystemTime::now() - age)
     }
 
     /// Changes any field of the record but its bodies.
@@ -146,24 +169,7 @@ impl Sample {
 }
 
 /// The `metrics` part of [`Sample::chat`]. A field that it lacks is one that may be absent.
-const CHAT: &str = r#"{
-    "id": "01956f3c-8d2b-7e11-9c7a-000000000000", "timestamp": "2025-03-05T16:03:20.123Z",
-    "thread_id": "thread_29", "org_id": "org_123", "user_id": "user_456",
-    "project_id": "proj_design", "project_name": "UX Design", "experiment_id": null,
-    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "span_id": "00f067aa0ba902b7",
-    "service_name": "noveum_ai_gateway", "service_version": "1.0.0", "environment": "production",
-    "provider": "openai", "model": "gpt-4o-mini-2024-07-18", "request_model": "gpt-4o-mini",
-    "path": "/v1/chat/completions", "method": "POST", "is_streaming": false,
-    "total_latency": 6250.25, "provider_latency": 255.5, "ttfb": 256.0, "ttft": null, "gateway_overhead": 0.125,
-    "request_size": 193, "response_size": 52280,
-    "input_tokens": 48, "output_tokens": 865, "total_tokens": 913,
-    "cached_read_tokens": 16, "cached_write_tokens": null, "reasoning_tokens": 128, "usage_source": "provider",
-    "cost": 0.0456, "cost_source": "table", "price_version": "2025-03-01",
-    "status": "success", "status_code": 200, "provider_status_code": 200,
-    "error_count": 0, "error_type": null, "provider_error_count": 0, "provider_error_type": null,
-    "end_reason": "complete", "provider_request_id": "req_01jnkrrz2ken1bej7emqf9j2af",
-    "truncated": [], "request_body": null, "response_body": null
-}"#;
+const CHAT: &str = include_str!("../../tests/golden/record-chat.json");
 
 /// Samples, serialized once: for a test or a measurement that sends the same batch again and again.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::abi::{self, Status, status, verdict};
+use plugin_api::abi::{self, Status, status, verdict};
 
 /// What an exporter said about one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Verdict {
 /// What one call of `export` came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// One of the constants in [`abi::status`](crate::abi::status).
+    /// One of the constants in [`abi::status`](plugin_api::abi::status).
     pub status: Status,
     /// The error's text; empty after `OK`.
     pub message: String,
@@ -60,6 +60,25 @@ impl Outcome {
         }
     }
 
+    /// The reasons with which records were rejected, in the order of the records.
+    #[must_use]
+    pub fn rejections(&self) -> Vec<&str> {
+        let verdicts = self.verdicts.iter().flatten();
+        verdicts.filter(|verdict| matches!(verdict, Verdict::Rejected(_))).map(Verdict::reason).collect()
+    }
+
+    /// One letter for each record: `D` delivered, `r` to be sent again, `x` rejected, `-` no verdict of its own.
+    #[must_use]
+    pub fn letters(&self) -> String {
+        let letter = |verdict: &Option<Verdict>| match verdict {
+            Some(Verdict::Delivered) => 'D',
+            Some(Verdict::Retry(_)) => 'r',
+            Some(Verdict::Rejected(_)) => 'x',
+            None => '-',
+        };
+        self.verdicts.iter().map(letter).collect()
+    }
+
     /// Whether every record is delivered and the contract was kept.
     #[must_use]
     pub fn is_all_delivered(&self) -> bool {
@@ -70,7 +89,7 @@ impl Outcome {
 /// A call that failed, as the gateway sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// One of the constants in [`abi::status`](crate::abi::status), never `OK`.
+    /// One of the constants in [`abi::status`](plugin_api::abi::status), never `OK`.
     pub status: Status,
     /// The plugin's text.
     pub message: String,

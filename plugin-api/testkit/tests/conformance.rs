@@ -8,19 +8,19 @@ use std::{
     time::Duration,
 };
 
-use plugin_api::{
-    Batch, Descriptor, ExportError, Health, Host, InitError, Record, TelemetryExporter,
-    testing::conformance::{Backend, Behaviour, Conclusion, Fate, Scenario, Script, Suite, Unsupported},
+use exporter_testkit::conformance::{
+    Backend, Behaviour, Conclusion, Fate, Scenario, Script, Suite, Unsupported,
 };
+use plugin_api::{Batch, Descriptor, ExportError, Health, Host, InitError, Record, TelemetryExporter};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The very text of the documentation.
 #[allow(unused_imports, reason = "the documentation's example imports what its last lines need")]
 mod example {
-    include!("../src/testing/conformance/example.rs");
+    include!("../src/conformance/example.rs");
 
-    plugin_api::conformance_tests!(
+    exporter_testkit::conformance_tests!(
         Lines,
         LineServer::start,
         Suite::new().outage(std::time::Duration::from_secs(2))

@@ -2,18 +2,18 @@
 
 use std::{cell::RefCell, ffi::c_void, ptr, sync::mpsc, time::Duration};
 
-use super::{
-    outcome::{Failure, Outcome, Verdict},
-    sample::Records,
-};
-use crate::{
+use plugin_api::{
+    Content, TelemetryExporter,
     abi::{
-        ABI_VERSION, BatchV1, HostV1, Instance, Level, Part, Sink, Slice, Status, level, part, status,
+        self, ABI_VERSION, BatchV1, HostV1, Instance, Level, Part, Sink, Slice, Status, level, part, status,
         verdict,
     },
-    descriptor::Content,
-    exporter::TelemetryExporter,
-    table,
+    door::function_table,
+};
+
+use crate::{
+    outcome::{Failure, Outcome, Verdict},
+    sample::Records,
 };
 
 pub(super) type Job = Box<dyn FnOnce(Instance) + Send>;
@@ -24,7 +24,7 @@ pub(super) fn run<E: TelemetryExporter>(
     ready: &mpsc::Sender<Result<(), Failure>>,
     inbox: &mpsc::Receiver<Job>,
 ) -> Result<(), Failure> {
-    let table = table::exporter::<E>();
+    let table = function_table::<E>();
     let info = r#"{"gateway_version":"1.0.0","instance":"test","service_name":"test","environment":"test"}"#;
     let host = HostV1 {
         struct_size: size_of_u32::<HostV1>(),
@@ -78,7 +78,7 @@ pub(super) fn export<E: TelemetryExporter>(instance: Instance, call: Call) -> Ou
         verdict: judge,
         retry_after: wait,
     };
-    let answer = heard(|sink| (table::exporter::<E>().export)(instance, &batch, sink));
+    let answer = heard(|sink| (function_table::<E>().export)(instance, &batch, sink));
     let mut outcome = under_way.outcome.into_inner();
     if let Err(failure) = answer {
         (outcome.status, outcome.message) = (failure.status, failure.message);
@@ -116,7 +116,7 @@ extern "C" fn part_of(context: *mut c_void, index: usize, part: Part) -> Slice {
     }
 }
 
-extern "C" fn judge(context: *mut c_void, index: usize, verdict: crate::abi::Verdict, reason: Slice) {
+extern "C" fn judge(context: *mut c_void, index: usize, verdict: abi::Verdict, reason: Slice) {
     // SAFETY: as in `part_of`.
     let (call, reason) = unsafe { (UnderWay::of(context), reason.as_bytes()) };
     let reason = String::from_utf8_lossy(reason).into_owned();
@@ -160,8 +160,8 @@ extern "C" fn no_extension(_: *mut c_void, _: Slice) -> *const c_void {
 }
 
 pub(super) fn extension<E: TelemetryExporter, T>(name: &str) -> &'static T {
-    let table = (table::exporter::<E>().get_extension)(Slice::of(name.as_bytes()));
-    // SAFETY: the extension of that name is a static `T`; every exporter of this crate has it.
+    let table = (function_table::<E>().get_extension)(Slice::of(name.as_bytes()));
+    // SAFETY: the extension of that name is a static `T`; every exporter that `plugin_api` makes a table of has it.
     unsafe { &*table.cast::<T>() }
 }
 

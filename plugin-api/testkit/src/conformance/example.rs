@@ -4,13 +4,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use plugin_api::{
-    Batch, Descriptor, ExportError, Host, InitError, TelemetryExporter,
-    testing::{
-        conformance::{Backend, Behaviour, Fate, Scenario, Script, Suite, Unsupported},
-        relay::Relay,
-    },
+use exporter_testkit::{
+    conformance::{Backend, Behaviour, Fate, Scenario, Script, Suite, Unsupported},
+    relay::Relay,
 };
+use plugin_api::{Batch, Descriptor, ExportError, Host, InitError, TelemetryExporter};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};

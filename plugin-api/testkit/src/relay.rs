@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use std::{io::{Read, Write}, net::{TcpListener, TcpStream}};
-//! use plugin_api::testing::relay::{Mode, Relay};
+//! use exporter_testkit::relay::{Mode, Relay};
 //!
 //! let server = TcpListener::bind("127.0.0.1:0").unwrap();
 //! let relay = Relay::before(server.local_addr().unwrap()).unwrap();

@@ -11,16 +11,16 @@ use std::{
     time::Duration,
 };
 
-use super::{
+use plugin_api::{
+    Content, Description, TelemetryExporter,
+    abi::{HEALTH_V1, HealthV1, Instance, SCRAPE_V1, ScrapeV1, scrape_format, status},
+    door::function_table,
+};
+
+use crate::{
     gateway::{Call, Job, export, extension, heard, milliseconds, run},
     outcome::{Failure, Outcome},
     sample::{Records, Sample},
-};
-use crate::{
-    abi::{HEALTH_V1, HealthV1, Instance, SCRAPE_V1, ScrapeV1, scrape_format, status},
-    descriptor::Content,
-    exporter::TelemetryExporter,
-    table,
 };
 
 /// Time that a call to the exporter is given, unless [`Plugin::with_deadline`] says otherwise.
@@ -51,7 +51,7 @@ impl<E: TelemetryExporter> Plugin<E> {
     /// # Errors
     /// Those of `create`.
     pub fn create(config: impl Into<String>) -> Result<Self, Failure> {
-        Self::create_seeing(E::DESCRIPTOR.content, config)
+        Self::create_seeing(Description::of::<E>().content, config)
     }
 
     /// The same, for an operator who sets `content`. With less than [`Content::Full`] the bodies are empty.
@@ -145,7 +145,7 @@ impl<E: TelemetryExporter> Plugin<E> {
     /// # Errors
     /// Those of `shutdown`.
     pub fn flush(&self) -> Result<(), Failure> {
-        let (table, deadline) = (table::exporter::<E>(), self.deadline);
+        let (table, deadline) = (function_table::<E>(), self.deadline);
         self.call("shutdown", move |instance| {
             heard(|sink| (table.flush)(instance, milliseconds(deadline), sink)).map(drop)
         })?

@@ -164,14 +164,3 @@ fn tell_books(exporter: &Exporter, left: u64) {
         );
     }
 }
-
-/// A batch of whole records, for measurements of the boundary alone.
-pub(crate) fn items(records: &[Arc<Record>]) -> item::Items {
-    let now = Instant::now();
-    item::Items(
-        records
-            .iter()
-            .map(|record| item::Item::new(record.clone(), plugin_api::Content::Full, now))
-            .collect(),
-    )
-}

@@ -30,6 +30,9 @@
 
 #[forbid(unsafe_code)]
 pub mod admin;
+#[doc(hidden)]
+#[forbid(unsafe_code)]
+pub mod bench;
 #[forbid(unsafe_code)]
 pub mod cli;
 #[forbid(unsafe_code)]
@@ -37,9 +40,6 @@ pub mod config;
 #[forbid(unsafe_code)]
 pub mod gateway;
 pub mod loader;
-#[doc(hidden)]
-#[forbid(unsafe_code)]
-pub mod measure;
 #[forbid(unsafe_code)]
 pub mod pipeline;
 #[forbid(unsafe_code)]

@@ -34,13 +34,6 @@ mod plain_text;
 mod plugin;
 mod thread;
 
-#[cfg(test)]
-mod bad_files;
-#[cfg(test)]
-mod faults;
-#[cfg(test)]
-mod probe;
-
 pub use self::{
     calls::{BatchSource, CallReport, CallStatus, ExportOutcome, Health, HostInfo, RecordVerdict},
     elf::{Door, ElfError, Note},
@@ -51,3 +44,6 @@ pub use self::{
     plugin::{CallFailed, LoadRequest, Plugin, Settings, State},
     thread::CallKind,
 };
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,6 @@ pub(crate) use self::{
     exporter::Exporter,
     observer::Instruments,
     outlet::{Fate, Outlet},
-    visible::Records,
 };
 use crate::{loader::Plugin, recorder::Record};
 

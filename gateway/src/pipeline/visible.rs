@@ -76,7 +76,7 @@ pub(super) fn reduced(record: &Record, size: u64) -> Option<Arc<Record>> {
 
 /// A batch as the loader hands it to a plugin.
 #[derive(Debug)]
-pub(crate) struct Records(pub Vec<Arc<Record>>);
+pub(super) struct Records(pub Vec<Arc<Record>>);
 
 impl BatchSource for Records {
     fn len(&self) -> usize {

@@ -63,11 +63,8 @@ impl Outcome {
     /// The reasons with which records were rejected, in the order of the records.
     #[must_use]
     pub fn rejections(&self) -> Vec<&str> {
-        let reason = |verdict| match verdict {
-            &Verdict::Rejected(ref reason) => Some(reason.as_str()),
-            Verdict::Delivered | Verdict::Retry(_) => None,
-        };
-        self.verdicts.iter().flatten().filter_map(reason).collect()
+        let verdicts = self.verdicts.iter().flatten();
+        verdicts.filter(|verdict| matches!(verdict, Verdict::Rejected(_))).map(Verdict::reason).collect()
     }
 
     /// One letter for each record: `D` delivered, `r` to be sent again, `x` rejected, `-` no verdict of its own.

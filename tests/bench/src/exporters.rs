@@ -11,10 +11,13 @@ use std::{
 };
 
 use exporter_testkit::Sample;
-use magicapi_gateway::measure::{self, Exported};
 use serde_json::{Value, json};
 
-use crate::{Error, process::Process};
+use crate::{
+    Error,
+    instance::{self, Exported, Records},
+    process::Process,
+};
 
 /// One exporter's figures.
 #[derive(Debug)]
@@ -79,7 +82,7 @@ fn one(
     let records = |count: usize| {
         let first = number;
         number += u32::try_from(count).unwrap_or_default();
-        (first..number).map(record).collect()
+        Records((first..number).map(record).collect())
     };
     let (settings, server) = match backend {
         Backend::None(settings) => (settings, None),
@@ -88,10 +91,9 @@ fn one(
             (settings, Some(server))
         }
     };
-    let plain = |error: measure::Error| error.to_string();
-    let exported = measure::exporter(library, settings.clone(), records, window).map_err(plain)?;
+    let exported = instance::export(library, settings.clone(), records, window)?;
     drop(server);
-    Ok((exported, measure::load_time(library, &settings).map_err(plain)?))
+    Ok((exported, instance::load_time(library, &settings)?))
 }
 
 /// Starts a backend; the settings with which its exporter reaches it.

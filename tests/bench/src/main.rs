@@ -14,12 +14,14 @@
 //! | `memory` | bytes kept per idle connection and per open stream |
 //! | `exporters` | what each exporter costs against a local backend, and how large it is |
 //! | `in_process` | figures that need the gateway's library instead of its binary |
+//! | `instance` | a plugin behind the gateway's loader alone: the boundary, an exporter |
 //! | `report` | the table and the JSON |
 
 #![forbid(unsafe_code)]
 
 mod exporters;
 mod in_process;
+mod instance;
 mod load;
 mod memory;
 mod process;

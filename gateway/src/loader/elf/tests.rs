@@ -4,7 +4,7 @@ use object::elf as format;
 use proptest::prelude::*;
 
 use super::*;
-use crate::loader::probe::{library, replaced};
+use crate::loader::tests::probe::{library, replaced};
 
 fn this() -> HostPlatform {
     HostPlatform::this()

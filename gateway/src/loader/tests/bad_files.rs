@@ -4,9 +4,9 @@ use std::{fs, process::Command, time::Duration};
 
 use serde_json::json;
 
-use super::{
+use super::probe::{AMPLE, Planted, library, loaded, records, replaced, switched};
+use crate::loader::{
     Door, ElfError, FileRequest, LoadError, LoadRequest, Plugin, Stage, describe, examine, exit_at_once,
-    probe::{AMPLE, Planted, library, loaded, records, replaced, switched},
 };
 
 /// Loads it as the gateway does, and returns why it was refused.
@@ -267,7 +267,7 @@ async fn the_same_file_twice_makes_two_plugins_that_share_nothing() {
 #[test]
 fn a_constructor_that_never_returns_is_given_up_and_named_to_those_who_wait_for_it() {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "--nocapture", "loader::bad_files::with_a_hanging_constructor"])
+        .args(["--exact", "--ignored", "--nocapture", "loader::tests::bad_files::with_a_hanging_constructor"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

@@ -11,13 +11,13 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{BatchSource, FileRequest, HostInfo, LoadError, LoadRequest, Plugin};
+use crate::loader::{BatchSource, FileRequest, HostInfo, LoadError, LoadRequest, Plugin};
 
 /// More than anything takes that is not meant to hang.
-pub(super) const AMPLE: Duration = Duration::from_secs(30);
+pub(crate) const AMPLE: Duration = Duration::from_secs(30);
 
 /// Bytes of the probe's library.
-pub(super) fn library() -> &'static [u8] {
+pub(crate) fn library() -> &'static [u8] {
     static LIBRARY: OnceLock<Vec<u8>> = OnceLock::new();
     LIBRARY.get_or_init(|| fs::read(build()).unwrap())
 }
@@ -42,13 +42,13 @@ fn build() -> PathBuf {
 }
 
 /// The probe with its switch (see `switch.rs` there) in another position.
-pub(super) fn switched(position: &str) -> Vec<u8> {
+pub(crate) fn switched(position: &str) -> Vec<u8> {
     let switch = format!("PROBE-SWITCH={position:<24}");
     replaced(library(), b"PROBE-SWITCH=none                    ", switch.as_bytes())
 }
 
 /// `bytes` with the one occurrence of `old` replaced.
-pub(super) fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+pub(crate) fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
     assert_eq!(old.len(), new.len());
     let mut changed = bytes.to_vec();
     let first = bytes.windows(old.len()).position(|window| window == old).unwrap();
@@ -57,13 +57,13 @@ pub(super) fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
 }
 
 /// A plugin's file in a folder of its own.
-pub(super) struct Planted {
+pub(crate) struct Planted {
     _folder: tempfile::TempDir,
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 impl Planted {
-    pub(super) fn new(bytes: &[u8]) -> Self {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libprobe_exporter.so");
         let planted = Self { _folder: folder, path };
@@ -72,18 +72,18 @@ impl Planted {
     }
 
     /// Puts other bytes there the way an installer does: a complete file, renamed.
-    pub(super) fn install(&self, bytes: &[u8]) {
+    pub(crate) fn install(&self, bytes: &[u8]) {
         let new = self.path.with_extension("new");
         fs::write(&new, bytes).unwrap();
         fs::set_permissions(&new, Permissions::from_mode(0o644)).unwrap();
         fs::rename(new, &self.path).unwrap();
     }
 
-    pub(super) fn request(&self) -> FileRequest {
+    pub(crate) fn request(&self) -> FileRequest {
         FileRequest::new(&self.path)
     }
 
-    pub(super) fn load_request(&self, config: Value) -> LoadRequest {
+    pub(crate) fn load_request(&self, config: Value) -> LoadRequest {
         LoadRequest {
             name: "probe-under-test".to_owned(),
             file: self.request(),
@@ -94,18 +94,18 @@ impl Planted {
         }
     }
 
-    pub(super) async fn load(&self, config: Value) -> Result<Plugin, LoadError> {
+    pub(crate) async fn load(&self, config: Value) -> Result<Plugin, LoadError> {
         Plugin::load(self.load_request(config)).await
     }
 }
 
 /// A probe that follows `script`.
-pub(super) async fn loaded(script: &[&str]) -> Plugin {
+pub(crate) async fn loaded(script: &[&str]) -> Plugin {
     Planted::new(library()).load(json!({ "script": script })).await.unwrap()
 }
 
 /// Records with nothing but an id: `r0`, `r1` and so on.
-pub(super) struct Records(Vec<Vec<u8>>);
+pub(crate) struct Records(Vec<Vec<u8>>);
 
 impl BatchSource for Records {
     fn len(&self) -> usize {
@@ -117,7 +117,7 @@ impl BatchSource for Records {
     }
 }
 
-pub(super) fn records(count: usize) -> Arc<dyn BatchSource> {
+pub(crate) fn records(count: usize) -> Arc<dyn BatchSource> {
     Arc::new(Records(
         (0..count).map(|index| json!({ "id": format!("r{index}") }).to_string().into_bytes()).collect(),
     ))

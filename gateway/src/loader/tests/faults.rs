@@ -9,9 +9,9 @@ use std::{
 use plugin_api::abi::scrape_format;
 use serde_json::json;
 
-use super::{
+use super::probe::{AMPLE, Planted, library, loaded, records};
+use crate::loader::{
     CallFailed, CallKind, CallStatus, ExportOutcome, Health, LoadRequest, Plugin, RecordVerdict, State,
-    probe::{AMPLE, Planted, library, loaded, records},
 };
 
 async fn export(plugin: &Plugin, count: usize) -> ExportOutcome {
@@ -278,7 +278,7 @@ impl std::io::Write for Log {
 #[test]
 fn log_lines_of_a_plugin_come_out_under_its_name_and_a_flood_is_cut() {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "--nocapture", "loader::faults::with_a_log"])
+        .args(["--exact", "--ignored", "--nocapture", "loader::tests::faults::with_a_log"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

@@ -17,6 +17,7 @@ mod faults;
 mod newrelic;
 mod oracle;
 mod otlp;
+mod pipeline;
 mod plugins;
 mod postgres;
 mod requests;

@@ -290,8 +290,8 @@ impl Draft {
     fn truncated(&self) -> Vec<Cow<'static, str>> {
         let is_gone = |level: &Shed| match level {
             Shed::StreamedData => self.chunks_lost,
-            Shed::Response => self.response == Body::Shed,
-            Shed::Request => self.request == Body::Shed,
+            Shed::Response => self.response.is_shed(),
+            Shed::Request => self.request.is_shed(),
         };
         Shed::ORDER.into_iter().filter(is_gone).map(|level| level.name().into()).collect()
     }
@@ -305,13 +305,13 @@ impl Body {
     fn take_json(&mut self) -> Bytes {
         match self {
             Self::Json(json) => std::mem::take(json),
-            Self::Nothing | Self::Described(_) | Self::Shed => Bytes::new(),
+            Self::Nothing | Self::Described(_) | Self::Inflated(_) | Self::Shed => Bytes::new(),
         }
     }
 
     fn description(&self) -> Option<BodyDescription<'static>> {
         match self {
-            Self::Described(description) => Some(description.clone()),
+            Self::Described(description) | Self::Inflated(description) => Some(description.clone()),
             Self::Nothing | Self::Json(_) | Self::Shed => None,
         }
     }

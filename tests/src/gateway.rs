@@ -272,8 +272,17 @@ impl Running {
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(self.process(), signal).unwrap();
+    }
+
+    /// Gives it no more of a resource than this.
+    pub fn limit(&self, resource: rustix::process::Resource, to: u64) {
+        let limit = rustix::process::Rlimit { current: Some(to), maximum: Some(to) };
+        rustix::process::prlimit(Some(self.process()), resource, limit).unwrap();
+    }
+
+    fn process(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap()
     }
 
     /// Whether it still runs.

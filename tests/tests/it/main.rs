@@ -9,6 +9,7 @@ mod bad_plugins;
 mod cli;
 mod datadog;
 mod dead_letters;
+mod decoding;
 mod deployment;
 mod docs;
 mod elasticsearch;

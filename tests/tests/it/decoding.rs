@@ -60,7 +60,7 @@ async fn a_brotli_window_of_a_gigabyte_is_not_allocated() {
     let (_provider, mut gateway) = start("br", large.clone()).await;
     gateway.post(PATH, QUESTION).await;
     gateway.wait_for_records(1).await;
-    gateway.limit(Resource::As, gateway.address_bytes() + (256 << 20));
+    gateway.limit(Resource::As, Some(gateway.address_bytes() + (256 << 20)));
     ask_odd(&gateway, 500).await;
     gateway.post(PATH, QUESTION).await;
     let records = gateway.wait_for_records(502).await;

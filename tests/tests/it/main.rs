@@ -16,6 +16,7 @@ mod elasticsearch;
 mod exporter_docs;
 mod faults;
 mod newrelic;
+mod odd_files;
 mod oracle;
 mod otlp;
 mod plugins;

@@ -14,6 +14,7 @@ use super::{
     exchange::{Captured, Kept, Piece},
     json::{self, Fields},
 };
+use crate::hex::hex;
 
 /// A decoded body may be this many times as large as `capture.max_body_bytes`, which bounds what passed on the wire. JSON
 /// and event streams shrink to a fourth to a tenth; what grows by more is shed, however small it came.
@@ -248,13 +249,6 @@ fn sha256(pieces: &[Piece]) -> String {
     let mut hash = Sha256::new();
     pieces.iter().for_each(|piece| hash.update(&piece.bytes));
     hex(&hash.finalize())
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// The coding of a body, in lower case; several in a row are left as they stand, and so not known.

@@ -18,6 +18,7 @@
 //! | [`startup`] | loads the plugins of a configuration |
 //! | [`gateway`] | everything put together, run and drained |
 //! | [`cli`] | the command line |
+//! | `hex` | bytes as hexadecimal digits |
 //!
 //! # Invariants
 //!
@@ -39,6 +40,8 @@ pub mod cli;
 pub mod config;
 #[forbid(unsafe_code)]
 pub mod gateway;
+#[forbid(unsafe_code)]
+mod hex;
 pub mod loader;
 #[forbid(unsafe_code)]
 pub mod pipeline;

@@ -248,20 +248,10 @@ async fn read(mut body: Incoming) -> Result<Bytes, GatewayError> {
 /// The cause goes to the log; the client learns what kind of failure it was.
 fn failure(target: &Target, error: &SendError) -> GatewayError {
     let provider = target.name.to_string();
-    let cause = causes(error);
+    let cause = plugin_api::causes(error);
     tracing::warn!(provider, "no answer from the provider: {cause}");
     match error {
         SendError::Connect(_) | SendError::ConnectTimeout(_) => GatewayError::ConnectFailed { provider },
         SendError::Broken(_) => GatewayError::UpstreamBroken { provider },
     }
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

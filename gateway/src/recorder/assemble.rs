@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    body::{self, Body, DECODED_FACTOR},
+    body::{Body, DECODED_FACTOR},
     draft::Draft,
     exchange::Exchange,
 };
+use crate::hex::hex;
 
 /// Makes the record of a finished request.
 #[must_use]
@@ -234,8 +235,8 @@ impl Draft {
             project_name: either(&identity.project_name, &asked.project_name),
             experiment_id: either(&identity.experiment_id, &asked.experiment_id),
             client_request_id: identity.client_request_id.as_deref().map(Cow::Borrowed),
-            trace_id: Some(body::hex(&exchange.trace.trace_id).into()),
-            span_id: Some(body::hex(&exchange.trace.span_id).into()),
+            trace_id: Some(hex(&exchange.trace.trace_id).into()),
+            span_id: Some(hex(&exchange.trace.span_id).into()),
             service_name: settings.service_name.as_str().into(),
             service_version: env!("CARGO_PKG_VERSION").into(),
             environment: settings.environment.as_str().into(),
@@ -290,8 +291,8 @@ impl Draft {
     fn truncated(&self) -> Vec<Cow<'static, str>> {
         let is_gone = |level: &Shed| match level {
             Shed::StreamedData => self.chunks_lost,
-            Shed::Response => self.response == Body::Shed,
-            Shed::Request => self.request == Body::Shed,
+            Shed::Response => self.response.is_shed(),
+            Shed::Request => self.request.is_shed(),
         };
         Shed::ORDER.into_iter().filter(is_gone).map(|level| level.name().into()).collect()
     }
@@ -305,13 +306,13 @@ impl Body {
     fn take_json(&mut self) -> Bytes {
         match self {
             Self::Json(json) => std::mem::take(json),
-            Self::Nothing | Self::Described(_) | Self::Shed => Bytes::new(),
+            Self::Nothing | Self::Described(_) | Self::Inflated(_) | Self::Shed => Bytes::new(),
         }
     }
 
     fn description(&self) -> Option<BodyDescription<'static>> {
         match self {
-            Self::Described(description) => Some(description.clone()),
+            Self::Described(description) | Self::Inflated(description) => Some(description.clone()),
             Self::Nothing | Self::Json(_) | Self::Shed => None,
         }
     }

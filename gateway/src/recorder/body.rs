@@ -1,24 +1,20 @@
 //! Captured bytes, made readable: content codings taken off (of the copy; the client's bytes stay as they are), the JSON
 //! checked, what is not JSON described.
 
-use std::{
-    borrow::Cow,
-    io::{self, Write},
-    mem,
-    time::Duration,
-};
+use std::{borrow::Cow, mem, time::Duration};
 
-use brotli::DecompressorWriter;
 use bytes::Bytes;
-use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::HeaderValue;
 use plugin_api::BodyDescription;
+use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest, Sha256};
 
 use super::{
+    decode::{Coding, Decoded, Limits, decode},
     exchange::{Captured, Kept, Piece},
     json::{self, Fields},
 };
+use crate::hex::hex;
 
 /// A decoded body may be this many times as large as `capture.max_body_bytes`, which bounds what passed on the wire. JSON
 /// and event streams shrink to a fourth to a tenth; what grows by more is shed, however small it came.
@@ -32,19 +28,14 @@ pub(crate) struct Opened<'a> {
     tail: &'a [u8],
     /// Every byte is there, as far as the body passed.
     whole: bool,
+    /// Decoding was given up at a limit.
+    inflated: bool,
 }
 
 #[derive(Debug)]
 enum Pieces<'a> {
     Raw(&'a [Piece]),
     Decoded(Decoded),
-}
-
-/// Decoded bytes, and where in them each piece ends.
-#[derive(Debug, Default)]
-struct Decoded {
-    bytes: Vec<u8>,
-    ends: Vec<(usize, Duration)>,
 }
 
 /// What becomes of a body in the record.
@@ -59,12 +50,19 @@ pub(crate) enum Body {
     Described(BodyDescription<'static>),
     /// Too large.
     Shed,
+    /// Too large, or too costly, once its coding is taken off: described, and named as shed.
+    Inflated(BodyDescription<'static>),
 }
 
 impl Body {
     /// This, when it is wanted.
     pub(crate) fn when(self, wanted: bool) -> Self {
         if wanted { self } else { Self::Nothing }
+    }
+
+    /// Whether it is left out because of its size.
+    pub(crate) fn is_shed(&self) -> bool {
+        matches!(self, Self::Shed | Self::Inflated(_))
     }
 }
 
@@ -76,17 +74,25 @@ pub(crate) fn open(captured: &Captured, limit: usize) -> Option<Opened<'_>> {
         Kept::Ends { head, tail } => (head.as_slice(), tail.as_ref(), false),
     };
     let Some(coding) = coding(captured.content_encoding.as_ref()) else {
-        return Some(Opened { pieces: Pieces::Raw(pieces), tail, whole });
+        return Some(Opened { pieces: Pieces::Raw(pieces), tail, whole, inflated: false });
     };
-    let (decoded, fits) = decode(&coding, pieces, limit)?;
+    let (bytes, marks) = joined(pieces);
+    let limits = Limits::of(bytes.len(), limit);
+    let decoded = decode(Coding::named(&coding)?, &bytes, marks, limits, processor_time).ok()?;
+    let inflated = decoded.over;
     // A tail cannot be decoded by itself.
-    Some(Opened { pieces: Pieces::Decoded(decoded), tail: &[], whole: whole && fits })
+    Some(Opened { pieces: Pieces::Decoded(decoded), tail: &[], whole: whole && !inflated, inflated })
 }
 
 impl<'a> Opened<'a> {
     /// Whether every byte is there that passed.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// What becomes of a body that is not whole.
+    pub(crate) fn remains(&self, captured: &Captured) -> Body {
+        if self.inflated { Body::Inflated(description(captured)) } else { Body::Shed }
     }
 
     /// The last bytes of a body that is not whole.
@@ -136,7 +142,8 @@ pub(crate) fn read<T>(
     let Some(opened) = open(captured, limit) else { return (undecoded(captured), None) };
     let bytes = opened.contiguous();
     if !opened.is_whole() {
-        let shed = if is_binary(captured.content_type.as_ref()) { describe(captured) } else { Body::Shed };
+        let is_binary = is_binary(captured.content_type.as_ref());
+        let shed = if is_binary { describe(captured) } else { opened.remains(captured) };
         let fields = ends(&bytes, opened.tail());
         return (shed, Some(then(&fields)));
     }
@@ -224,6 +231,10 @@ pub(crate) fn is_media_type(content_type: Option<&HeaderValue>, wanted: impl FnO
 
 /// Content type, size and hash in place of a body.
 pub(crate) fn describe(captured: &Captured) -> Body {
+    Body::Described(description(captured))
+}
+
+fn description(captured: &Captured) -> BodyDescription<'static> {
     let content_type = captured.content_type.as_ref();
     let content_type =
         content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned().into());
@@ -231,7 +242,7 @@ pub(crate) fn describe(captured: &Captured) -> Body {
         Kept::Whole(pieces) => Some(sha256(pieces).into()),
         Kept::Nothing | Kept::Ends { .. } => None,
     };
-    Body::Described(BodyDescription { content_type, size: captured.size, sha256 })
+    BodyDescription { content_type, size: captured.size, sha256 }
 }
 
 fn sha256(pieces: &[Piece]) -> String {
@@ -240,104 +251,26 @@ fn sha256(pieces: &[Piece]) -> String {
     hex(&hash.finalize())
 }
 
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
-}
-
 /// The coding of a body, in lower case; several in a row are left as they stand, and so not known.
 fn coding(content_encoding: Option<&HeaderValue>) -> Option<String> {
     let value = content_encoding?.to_str().ok()?.trim().to_ascii_lowercase();
     (!value.is_empty() && value != "identity").then_some(value)
 }
 
-/// Takes a coding off; the flag says whether all of it fitted `limit`. `None` when the coding is not known, or the bytes
-/// are not of it. Bytes that merely end too soon are decoded as far as they go.
-fn decode(coding: &str, pieces: &[Piece], limit: usize) -> Option<(Decoded, bool)> {
-    let mut decoder = Decoder::new(coding, pieces, Bounded { bytes: Vec::new(), limit, over: false })?;
-    let mut decoded = Decoded::default();
+/// The pieces in one, and where they end.
+fn joined(pieces: &[Piece]) -> (Vec<u8>, Vec<(usize, Duration)>) {
+    let (mut bytes, mut marks) = (Vec::new(), Vec::with_capacity(pieces.len()));
     for piece in pieces {
-        let written = decoder.sink(|sink| sink.write_all(&piece.bytes).and_then(|()| sink.flush()));
-        decoded.ends.push((decoder.bounded().bytes.len(), piece.at));
-        match written {
-            Ok(()) => {}
-            Err(_) if decoder.bounded().over => break,
-            Err(_) => return None,
-        }
+        bytes.extend_from_slice(&piece.bytes);
+        marks.push((bytes.len(), piece.at));
     }
-    let bounded = decoder.bounded();
-    decoded.bytes = mem::take(&mut bounded.bytes);
-    Some((decoded, !bounded.over))
+    (bytes, marks)
 }
 
-/// Keeps what it is given, up to a limit: a few bytes that decode to gigabytes cost no more than that.
-struct Bounded {
-    bytes: Vec<u8>,
-    limit: usize,
-    over: bool,
-}
-
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.limit - self.bytes.len();
-        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        if bytes.len() > room {
-            self.over = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-enum Decoder {
-    Gzip(MultiGzDecoder<Bounded>),
-    Zlib(ZlibDecoder<Bounded>),
-    Deflate(DeflateDecoder<Bounded>),
-    // Its state is large.
-    Brotli(Box<DecompressorWriter<Bounded>>),
-}
-
-impl Decoder {
-    fn new(coding: &str, pieces: &[Piece], out: Bounded) -> Option<Self> {
-        Some(match coding {
-            "gzip" | "x-gzip" => Self::Gzip(MultiGzDecoder::new(out)),
-            "deflate" if is_zlib(pieces) => Self::Zlib(ZlibDecoder::new(out)),
-            "deflate" => Self::Deflate(DeflateDecoder::new(out)),
-            "br" => Self::Brotli(Box::new(DecompressorWriter::new(out, 4096))),
-            _ => return None,
-        })
-    }
-
-    fn sink<T>(&mut self, write: impl FnOnce(&mut dyn Write) -> T) -> T {
-        match self {
-            Self::Gzip(decoder) => write(decoder),
-            Self::Zlib(decoder) => write(decoder),
-            Self::Deflate(decoder) => write(decoder),
-            Self::Brotli(decoder) => write(decoder),
-        }
-    }
-
-    fn bounded(&mut self) -> &mut Bounded {
-        match self {
-            Self::Gzip(decoder) => decoder.get_mut(),
-            Self::Zlib(decoder) => decoder.get_mut(),
-            Self::Deflate(decoder) => decoder.get_mut(),
-            Self::Brotli(decoder) => decoder.get_mut(),
-        }
-    }
-}
-
-/// `deflate` means zlib's format, and some servers send the bare one. Zlib's begins with a checked pair of bytes.
-fn is_zlib(pieces: &[Piece]) -> bool {
-    let mut bytes = pieces.iter().flat_map(|piece| piece.bytes.iter().copied());
-    let (Some(first), Some(second)) = (bytes.next(), bytes.next()) else { return true };
-    first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31)
+/// Time that this thread has had of the processor: what others make it wait is not the body's fault.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -392,7 +325,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_few_bytes_that_decode_to_very_many_are_shed_and_cost_no_more_than_the_limit() {
+    fn a_few_bytes_that_decode_to_very_many_are_described_and_cost_no_more_than_the_limit() {
         let json = format!("{{\"model\":\"m\",\"text\":\"{}\"}}", "a".repeat(20 << 20));
         for (coding, bytes) in encoded(json.as_bytes()) {
             let captured = in_coding(coding, &bytes);
@@ -400,7 +333,10 @@ pub(super) mod tests {
             assert!(!opened.is_whole(), "{coding}");
             assert!(opened.contiguous().len() <= 1 << 16, "{coding}");
             let (body, model) = read(&captured, 1 << 16, |fields| fields.text("model").map(Cow::into_owned));
-            assert_eq!((body, model.flatten().as_deref()), (Body::Shed, Some("m")), "{coding}");
+            assert!(body.is_shed(), "{coding}");
+            let Body::Inflated(described) = body else { panic!("{coding}: {body:?}") };
+            assert_eq!((described.size, described.sha256.is_some()), (bytes.len() as u64, true), "{coding}");
+            assert_eq!(model.flatten().as_deref(), Some("m"), "{coding}");
         }
     }
 

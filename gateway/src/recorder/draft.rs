@@ -139,7 +139,7 @@ impl Draft {
             return;
         }
         if !opened.is_whole() {
-            self.response = Body::Shed;
+            self.response = opened.remains(captured);
             return;
         }
         self.chunks_lost = settings.capture_streamed_data && lost + folded.malformed > 0;

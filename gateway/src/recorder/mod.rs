@@ -10,6 +10,7 @@
 //! | [`config`] | `[telemetry]` |
 //! | `draft` | what each stage does |
 //! | `body` | captured bytes: decoded, checked, described |
+//! | `decode` | content codings taken off, within a budget |
 //! | `sse` | server-sent events, cut anywhere |
 //! | `fold`, `fold_chunks`, `fold_responses`, `template` | a stream becomes one answer |
 //! | `usage` | token counts |
@@ -18,6 +19,7 @@
 pub mod assemble;
 pub(crate) mod body;
 pub mod config;
+mod decode;
 mod draft;
 pub mod exchange;
 pub(crate) mod fold;

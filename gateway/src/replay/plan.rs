@@ -37,6 +37,8 @@ pub(crate) struct Tally {
     pub given_up: u64,
     /// Lines that cannot be read.
     pub unreadable: u64,
+    /// Lines that end in the middle, at the end of a file.
+    pub torn: u64,
     /// To be sent, in all.
     pub wanted: u64,
     /// Why records were not delivered: cause and message, and how many.
@@ -46,7 +48,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// Records that are still only in the file.
     pub(crate) fn left(&self) -> u64 {
-        self.wanted.saturating_sub(self.delivered) + self.unreadable
+        self.wanted.saturating_sub(self.delivered) + self.unreadable + self.torn
     }
 }
 

@@ -88,7 +88,7 @@ fn survive(exporter: &Exporter, id: BatchId) {
 
 async fn end(exporter: Arc<Exporter>, deadline: Instant) {
     let (left, letters) = exporter.abandon();
-    tokio::join!(exporter.outlet.finish(letters, DEAD_LETTERS_GRACE), stop_plugin(&exporter, deadline));
+    tokio::join!(exporter.sink.finish(letters, DEAD_LETTERS_GRACE), stop_plugin(&exporter, deadline));
     tell_books(&exporter, left);
 }
 

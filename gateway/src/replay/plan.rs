@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 use crate::pipeline::{
-    Fate,
+    RecordOutcome,
     dead_letter::{Cause, DeadLetter},
 };
 
@@ -116,14 +116,14 @@ impl Plan {
     }
 
     /// Enters what became of records; the ids that are delivered now.
-    pub(crate) fn settle(&mut self, fate: Fate) -> Vec<Uuid> {
-        match fate {
-            Fate::Delivered(mut ids) => {
+    pub(crate) fn settle(&mut self, outcome: RecordOutcome) -> Vec<Uuid> {
+        match outcome {
+            RecordOutcome::Delivered(mut ids) => {
                 ids.retain(|id| self.take(*id));
                 self.tally.delivered += ids.len() as u64;
                 ids
             }
-            Fate::Lost(letter) => {
+            RecordOutcome::GivenUp(letter) => {
                 if self.take(letter.id) {
                     self.count_lost(*letter);
                 }
@@ -168,10 +168,10 @@ mod tests {
         Uuid::from_u128(number)
     }
 
-    fn lost(number: u128, cause: impl Into<Cause>) -> Fate {
+    fn lost(number: u128, cause: impl Into<Cause>) -> RecordOutcome {
         let line = include_str!("../pipeline/dead_letter/golden.jsonl");
         let letter = decode(line.as_bytes()).unwrap();
-        Fate::Lost(Box::new(DeadLetter { id: id(number), cause: cause.into(), ..letter }))
+        RecordOutcome::GivenUp(Box::new(DeadLetter { id: id(number), cause: cause.into(), ..letter }))
     }
 
     fn plan(delivered: &[u128], records: usize, bytes: u64) -> Plan {
@@ -198,7 +198,7 @@ mod tests {
         assert!(plan.has_room(40) && !plan.has_room(41));
         plan.sent(id(2), 10);
         assert!(!plan.has_room(1), "two are all the records it holds");
-        assert_eq!(plan.settle(Fate::Delivered(vec![id(1)])), [id(1)]);
+        assert_eq!(plan.settle(RecordOutcome::Delivered(vec![id(1)])), [id(1)]);
         assert!(plan.has_room(90) && !plan.has_room(91) && !plan.is_idle());
         plan.settle(lost(2, RejectReason::Record));
         assert!(plan.is_idle());
@@ -211,8 +211,8 @@ mod tests {
             plan.look_at(id(number));
             plan.sent(id(number), 1);
         }
-        plan.settle(Fate::Delivered(vec![id(1), id(2), id(9)]));
-        assert!(plan.settle(Fate::Delivered(vec![id(1)])).is_empty());
+        plan.settle(RecordOutcome::Delivered(vec![id(1), id(2), id(9)]));
+        assert!(plan.settle(RecordOutcome::Delivered(vec![id(1)])).is_empty());
         plan.settle(lost(3, RejectReason::Call));
         plan.settle(lost(3, RejectReason::Call));
         assert!(!plan.backend_is_down());

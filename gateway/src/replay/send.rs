@@ -25,7 +25,7 @@ use super::{
 use crate::{
     loader::Plugin,
     pipeline::{
-        Exporter, Exporters, Fate, Instruments, Outlet, config,
+        Exporter, Exporters, Instruments, OutcomeSink, RecordOutcome, config,
         dead_letter::{DeadLetter, family, members},
     },
     recorder::Record,
@@ -112,7 +112,7 @@ pub(crate) struct Replay {
     notes: Vec<Note>,
     plan: Plan,
     exporter: Arc<Exporter>,
-    fates: mpsc::UnboundedReceiver<Fate>,
+    outcomes: mpsc::UnboundedReceiver<RecordOutcome>,
 }
 
 /// Why it ended.
@@ -141,12 +141,12 @@ impl Replay {
         survey.read_notes()?;
         let batch = entry.batch.max_delay.unwrap_or(plugin.description().batch.max_delay);
         entry.batch.max_delay = Some(batch.min(MAX_DELAY));
-        let (sender, fates) = mpsc::unbounded_channel();
-        let exporter = Exporter::with(plugin, &entry, instruments, Outlet::Watcher(sender));
+        let (sender, outcomes) = mpsc::unbounded_channel();
+        let exporter = Exporter::with(plugin, &entry, instruments, OutcomeSink::Replay(sender));
         let capacity = exporter.policy.capacity;
         let delivered = std::mem::take(&mut survey.delivered);
         let plan = Plan::new(delivered, capacity.records, capacity.bytes);
-        Ok(Self { survey, notes, plan, exporter, fates })
+        Ok(Self { survey, notes, plan, exporter, outcomes })
     }
 
     /// Sends everything that is to be sent, or as much as can be until `interrupted`. What is under way then has
@@ -168,8 +168,8 @@ impl Replay {
             Ok(End::Down) | Err(_) => Duration::ZERO,
         };
         drivers.shutdown(timeout).await;
-        while let Ok(fate) = self.fates.try_recv() {
-            self.settle(vec![fate])?;
+        while let Ok(outcome) = self.outcomes.try_recv() {
+            self.settle(vec![outcome])?;
         }
         progress.finish();
         let end = end?;
@@ -206,10 +206,10 @@ impl Replay {
                 }
             }
             tokio::select! {
-                Some(fate) = self.fates.recv() => {
-                    let mut fates = vec![fate];
-                    fates.extend(std::iter::from_fn(|| self.fates.try_recv().ok()));
-                    self.settle(fates)?;
+                Some(outcome) = self.outcomes.recv() => {
+                    let mut outcomes = vec![outcome];
+                    outcomes.extend(std::iter::from_fn(|| self.outcomes.try_recv().ok()));
+                    self.settle(outcomes)?;
                 }
                 () = &mut interrupted => break End::Interrupted,
                 _ = tick.tick() => {}
@@ -259,8 +259,8 @@ impl Replay {
     }
 
     /// Notes what was delivered, before anything else is made of it.
-    fn settle(&mut self, fates: Vec<Fate>) -> Result<(), ReplayError> {
-        let delivered: Vec<_> = fates.into_iter().flat_map(|fate| self.plan.settle(fate)).collect();
+    fn settle(&mut self, outcomes: Vec<RecordOutcome>) -> Result<(), ReplayError> {
+        let delivered: Vec<_> = outcomes.into_iter().flat_map(|outcome| self.plan.settle(outcome)).collect();
         if delivered.is_empty() {
             return Ok(());
         }

@@ -124,7 +124,7 @@ async fn two_exporters_do_not_share_a_file_by_two_names() {
 #[tokio::test]
 async fn what_comes_in_place_of_the_file_later_gets_no_letter_and_none_is_counted_as_written() {
     let keys = format!("batch.max_records = 1\ndead_letter = \"{DEAD}\"");
-    let gateway = start(&keys, r#"script = ["reject"]"#).await;
+    let gateway = start(&keys, r#"script = ["reject_each"]"#).await;
     fs::create_dir(gateway.folder().join("dead")).unwrap();
     make_fifo(&gateway.folder().join(DEAD));
     ask(&gateway, 2).await;
@@ -149,7 +149,7 @@ async fn files_that_may_not_grow_end_no_gateway_and_stop_no_delivery() {
     let provider = Provider::start().await;
     let keys = format!("batch.max_records = 1\ndead_letter = \"{DEAD}\"");
     let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter();
-    let mut gateway = gateway.probe("probe", &keys, r#"script = ["reject"]"#).start().await;
+    let mut gateway = gateway.probe("probe", &keys, r#"script = ["reject_each"]"#).start().await;
     ask(&gateway, 1).await;
     gateway.wait_for_records(1).await;
     wait_for("the letter", || async {

@@ -8,10 +8,11 @@ use tracing::{info, warn};
 
 use crate::{
     admin::{Absent, Admin, metrics::Metrics},
+    budget::Budget,
     config::{Config, Secret},
     pipeline::{Drivers, Pipeline},
-    proxy::{Budget, CaptureSettings, Limits, Proxy, Target, upstream},
-    recorder::{self, Duties, Intake, Losses},
+    proxy::{CaptureSettings, Limits, Proxy, Target, upstream},
+    recorder::{self, Intake, Record, Recorder},
     server::Server,
     startup::LoadedPlugins,
 };
@@ -54,12 +55,13 @@ pub async fn run(
     let admin = Arc::new(assemble_admin(&config, plugins, metrics.clone()));
     let pipeline = admin.pipeline.clone();
     let drivers = pipeline.start();
-    let (intake, losses, recorder) = start_recorder(&config, &pipeline, &metrics)?;
     let budget = Budget::new(config.telemetry.capture.max_in_flight_bytes.bytes());
-    let mut server = start_server(&config, &targets, &pipeline, &intake, budget.clone())?;
+    let (intake, recorder) = start_recorder(&config, &pipeline, &budget)?;
+    let count = || intake.counting(metrics.request_counter());
+    let mut server = start_server(&config, &targets, &pipeline, count, budget.clone())?;
+    metrics.show_gateway(server.open_connections(), budget, intake.losses());
     // Each worker has its own: the recorder ends when they do.
     drop(intake);
-    metrics.show_gateway(server.open_connections(), budget, losses);
 
     let listener = listener(listeners.server)?;
     let admin_listener = self::listener(listeners.admin)?;
@@ -74,10 +76,10 @@ pub async fn run(
 }
 
 /// In the order in which data flows, so that nothing is cut off from what comes after it.
-async fn stop(server: Server, recorder: std::thread::JoinHandle<()>, drivers: Drivers, config: &Config) {
+async fn stop(server: Server, recorder: Recorder, drivers: Drivers, config: &Config) {
     info!("stopping: no new requests; those under way have {:?}", config.server.shutdown_grace);
     server.shutdown().await;
-    if tokio::task::spawn_blocking(move || recorder.join()).await.is_err() {
+    if !matches!(tokio::task::spawn_blocking(move || recorder.join()).await, Ok(Ok(()))) {
         warn!("the recorder ended early");
     }
     drivers.shutdown(config.telemetry.drain_timeout).await;
@@ -103,8 +105,8 @@ fn assemble_admin(config: &Config, plugins: LoadedPlugins, metrics: Arc<Metrics>
 fn start_recorder(
     config: &Config,
     pipeline: &Pipeline,
-    metrics: &Metrics,
-) -> io::Result<(Intake, Losses, std::thread::JoinHandle<()>)> {
+    budget: &Arc<Budget>,
+) -> io::Result<(Intake, Recorder)> {
     let telemetry = &config.telemetry;
     let settings = recorder::Settings {
         service_name: telemetry.service_name.clone(),
@@ -114,25 +116,18 @@ fn start_recorder(
         capture_streamed_data: telemetry.capture.streamed_data,
         max_body_bytes: telemetry.capture.max_body_bytes.as_usize(),
     };
-    let (pipeline, requests) = (pipeline.clone(), metrics.request_instruments());
-    let duties = Duties {
-        count: Box::new(move |summary| requests.record(summary)),
-        deliver: if pipeline.is_empty() {
-            None
-        } else {
-            Some(Box::new(move |records| pipeline.submit(records)))
-        },
-    };
-    let (intake, thread) = recorder::start(settings, duties)?;
-    let losses = intake.losses();
-    Ok((intake, losses, thread))
+    let deliver = (!pipeline.is_empty()).then(|| {
+        let pipeline = pipeline.clone();
+        Box::new(move |records: &[Arc<Record>]| pipeline.submit(records)) as recorder::Deliver
+    });
+    Recorder::start(settings, budget, deliver)
 }
 
 fn start_server(
     config: &Config,
     targets: &[Arc<Target>],
     pipeline: &Pipeline,
-    intake: &Intake,
+    intake: impl Fn() -> Intake,
     budget: Arc<Budget>,
 ) -> io::Result<Server> {
     let limits = Limits {
@@ -144,8 +139,7 @@ fn start_server(
         max_body_bytes: config.telemetry.capture.max_body_bytes.bytes(),
         budget,
     };
-    let proxy =
-        || Proxy::new(targets, &config.proxy.default_provider, limits, capture.clone(), intake.clone());
+    let proxy = || Proxy::new(targets, &config.proxy.default_provider, limits, capture.clone(), intake());
     let proxies = (0..workers(config)).map(|_| proxy()).collect();
     Server::start(&config.server, proxies)
 }

@@ -6,10 +6,11 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | one TOML file, checked whole |
+//! | `budget` | one bound on memory that many hold parts of |
 //! | [`server`] | connections, one single-threaded runtime per core |
 //! | [`proxy`] | the request path: bytes in, bytes out |
-//! | [`providers`] | the known providers and their dialects |
-//! | [`recorder`] | one record of every request |
+//! | [`providers`] | the known providers, as data |
+//! | [`recorder`] | one record of every request; the dialects that bodies are read in |
 //! | [`pipeline`] | queue, batch, retry, circuit breaker and books, per exporter |
 //! | `replay` | sends dead letters again |
 //! | [`loader`] | plugin files, checked and loaded; the only unsafe code here |
@@ -29,6 +30,8 @@
 
 #[forbid(unsafe_code)]
 pub mod admin;
+#[forbid(unsafe_code)]
+pub(crate) mod budget;
 #[forbid(unsafe_code)]
 pub mod cli;
 #[forbid(unsafe_code)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::config::problem::SchemaProblem;
 use crate::config::secret::Secret;
 use crate::config::units::{HTTP_URL, HumanDuration};
-use crate::providers::dialect::{self, Dialect};
+use crate::recorder::dialect::{self, Dialect};
 
 /// Where requests go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     config::secret::Secret,
-    providers::{self, Dialect, MovedPath},
+    providers::{self, MovedPath},
+    recorder::dialect::Dialect,
 };
 
 /// What is known of a provider before any connection: the same for all workers.

@@ -14,6 +14,7 @@ mod docs;
 mod elasticsearch;
 mod exporter_docs;
 mod faults;
+mod memory;
 mod newrelic;
 mod oracle;
 mod otlp;

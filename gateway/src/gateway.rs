@@ -59,7 +59,7 @@ pub async fn run(
     let (intake, recorder) = start_recorder(&config, &pipeline, &budget)?;
     let count = || intake.counting(metrics.request_counter());
     let mut server = start_server(&config, &targets, &pipeline, count, budget.clone())?;
-    metrics.show_gateway(server.open_connections(), budget, intake.losses());
+    metrics.show_gateway(server.open_connections(), budget, &intake.losses());
     // Each worker has its own: the recorder ends when they do.
     drop(intake);
 

@@ -197,7 +197,7 @@ impl Metrics {
     }
 
     /// From now on the gateway's own state is shown.
-    pub(crate) fn show_gateway(&self, connections: OpenConnections, budget: Arc<Budget>, losses: Losses) {
+    pub(crate) fn show_gateway(&self, connections: OpenConnections, budget: Arc<Budget>, losses: &Losses) {
         let meter = &self.meter;
         meter
             .u64_observable_gauge("magicapi_gateway_open_connections")
@@ -209,7 +209,7 @@ impl Metrics {
             .with_description("Memory held for bodies until they are recorded and handed on")
             .with_callback(move |gauge| gauge.observe(budget.used(), &[]))
             .build();
-        observe_losses(meter, &losses);
+        observe_losses(meter, losses);
         let version = [KeyValue::new("version", env!("CARGO_PKG_VERSION"))];
         meter
             .u64_observable_gauge("magicapi_gateway_build_info")

@@ -99,6 +99,12 @@ impl Capture {
     pub(crate) fn describe_answer(&mut self, headers: &HeaderMap) {
         self.describe(headers);
         if !self.captured.is_event_stream() {
+            // It is known to be too large: nothing but its ends is ever kept.
+            if matches!(self.keeping, Keeping::Whole(_))
+                && self.expected.is_some_and(|it| it as u64 > self.cap.bytes())
+            {
+                self.keep_only_ends(&[], Duration::ZERO);
+            }
             return;
         }
         self.cap.lines = self.captured.content_encoding.is_none().then_some(0);
@@ -124,7 +130,13 @@ impl Capture {
                     self.keep_only_ends(bytes, at);
                 }
             }
-            Keeping::Ends { tail, .. } => append_tail(tail, bytes),
+            Keeping::Ends { head, tail } => {
+                let to_head = if tail.is_empty() { END_BYTES - head.as_slice().len() } else { 0 };
+                let (first, rest) = bytes.split_at(bytes.len().min(to_head));
+                // Its buffer has room for as much; only a mark may find none.
+                let rest = if head.push(first, at, None).is_ok() { rest } else { bytes };
+                append_tail(tail, rest);
+            }
         }
     }
 
@@ -286,6 +298,19 @@ mod tests {
         let mut capture = Capture::new(&settings);
         (0..15_000).for_each(|chunk| capture.push(b"x", Duration::from_millis(chunk)));
         assert!(settings.budget.used() < 40_000, "{}", settings.budget.used());
+    }
+
+    #[test]
+    fn of_an_answer_that_is_announced_as_too_large_only_the_ends_are_ever_held() {
+        let settings = settings(1 << 20, 1 << 30);
+        let mut capture = Capture::new(&settings);
+        capture
+            .describe_answer(&HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from(2 << 20))]));
+        let all = push_all(&mut capture, 1 << 19, 10_000);
+        assert!(settings.budget.used() <= 4 * END_BYTES as u64);
+        let Kept::Ends { head, tail } = capture.take().kept else { panic!() };
+        assert_eq!(head.as_slice(), &all[..END_BYTES]);
+        assert!(tail.len() >= END_BYTES && all.ends_with(&tail));
     }
 
     #[test]

@@ -61,6 +61,9 @@ impl MarkedBytes {
     /// # Errors
     /// There is no room for them; nothing has been appended.
     pub fn push(&mut self, more: &[u8], at: Duration, expected: Option<usize>) -> Result<(), NoRoom> {
+        if more.is_empty() {
+            return Ok(());
+        }
         self.make_room(more.len(), expected)?;
         let at = u32::try_from(at.as_micros()).unwrap_or(u32::MAX);
         let opens = self.opens_mark(at);

@@ -7,15 +7,16 @@ use end_to_end::{Gateway, Provider, RawProvider, Running, Step, client::post, wa
 use flate2::{Compression, write::GzEncoder};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::TcpStream,
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::watch, task::JoinSet};
 
 const PATH: &str = "/v1/chat/completions";
 const MIB: u64 = 1024 * 1024;
+const EMPTY_ANSWER: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+/// Long enough that each chunk is read by itself, also on a busy machine.
+const BETWEEN_CHUNKS: Duration = Duration::from_millis(5);
+/// What may be resident beside the bytes that are held: connections, and what the allocator keeps around them.
+const SLACK_KIB: u64 = 40 * 1024;
 const CAPTURED: &str = "magicapi_gateway_captured_bytes";
 
 fn question() -> String {
@@ -55,7 +56,7 @@ fn slow_stream(chunks: usize, end: &watch::Receiver<bool>) -> Vec<Step> {
     let mut steps = vec![Step::chunked_head("text/event-stream")];
     for _ in 0..chunks {
         steps.push(Step::chunk(event("word ").as_bytes()));
-        steps.push(Step::wait(tokio::time::sleep(Duration::from_millis(1))));
+        steps.push(Step::wait(async { tokio::time::sleep(BETWEEN_CHUNKS).await }));
     }
     let mut end = end.clone();
     steps.push(Step::wait(async move { drop(end.wait_for(|is_over| *is_over).await) }));
@@ -69,7 +70,11 @@ async fn an_open_stream_of_many_chunks_takes_the_memory_that_is_said_and_that_is
     const CHUNKS: usize = 500;
     let (over, end) = watch::channel(false);
     let provider = RawProvider::start(move |request| {
-        if request.body.starts_with(b"{\"stream") { slow_stream(CHUNKS, &end) } else { slow_stream(0, &watch::channel(true).1) }
+        if request.body.starts_with(b"{\"stream") {
+            slow_stream(CHUNKS, &end)
+        } else {
+            slow_stream(0, &watch::channel(true).1)
+        }
     })
     .await;
     let gateway = Gateway::new().provider("demo", &provider.url()).probe("probe", "", "").start().await;
@@ -93,9 +98,13 @@ async fn an_open_stream_of_many_chunks_takes_the_memory_that_is_said_and_that_is
     let all = (STREAMS * bytes) as u64;
     let captured = gateway.metric(CAPTURED, &[]).await as u64;
     let resident = grown(before, gateway.resident_bytes());
-    println!("{} KiB passed, {} KiB are said to be held, {resident} KiB are resident", all / 1024, captured / 1024);
+    println!(
+        "{} KiB passed, {} KiB are said to be held, {resident} KiB are resident",
+        all / 1024,
+        captured / 1024
+    );
     assert!(captured >= all && captured <= 2 * all + STREAMS as u64 * 16 * 1024, "{captured} for {all}");
-    assert!(resident <= captured / 1024 + 16 * 1024, "{resident} KiB for {} KiB", captured / 1024);
+    assert!(resident <= captured / 1024 + SLACK_KIB, "{resident} KiB for {} KiB", captured / 1024);
     over.send(true).unwrap();
     drop(answers);
     wait_for("the memory to be given back", || async {
@@ -122,7 +131,7 @@ async fn requests_in_chunks_of_one_byte_take_little_more_than_their_bytes() {
             stream.write_all(head.as_bytes()).await.unwrap();
             for _ in 0..CHUNKS {
                 stream.write_all(b"1\r\nx\r\n").await.unwrap();
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(BETWEEN_CHUNKS).await;
             }
             stream
         });
@@ -136,7 +145,7 @@ async fn requests_in_chunks_of_one_byte_take_little_more_than_their_bytes() {
     let resident = grown(before, gateway.resident_bytes());
     println!("{all} bytes passed, {captured} are said to be held, {resident} KiB are resident");
     assert!(captured <= 8.0 * all, "{captured} for {all}");
-    assert!(resident <= 16 * 1024, "{resident} KiB");
+    assert!(resident <= SLACK_KIB, "{resident} KiB");
     drop(streams);
 }
 
@@ -158,7 +167,7 @@ async fn bodies_that_grow_when_they_are_decoded_are_not_held_together() {
     gateway.wait_for_books("probe", |books| books["accepted"] == 20 + REQUESTS).await;
     let peak = grown(before, gateway.peak_resident_bytes());
     println!("{REQUESTS} × {} bytes, {DECODED} each when decoded: {peak} KiB", body.len());
-    assert!(peak <= 48 * 1024, "{peak} KiB");
+    assert!(peak <= 2 * SLACK_KIB, "{peak} KiB");
 }
 
 #[tokio::test]
@@ -182,38 +191,48 @@ async fn an_answer_of_20_000_tokens_keeps_its_text_and_lets_its_chunks_go() {
     assert!(answer.body == stream);
     let record = gateway.record().await;
     let metadata = &record["attributes"]["metadata"];
-    assert_eq!((&metadata["truncated"], &metadata["tokens"]["output"]), (&json!(["streamed_data"]), &json!(TOKENS)));
+    assert_eq!(
+        (&metadata["truncated"], &metadata["tokens"]["output"]),
+        (&json!(["streamed_data"]), &json!(TOKENS))
+    );
     let text = record["attributes"]["response"]["choices"][0]["delta"]["content"].as_str().unwrap();
     assert_eq!(text, (0..TOKENS).map(|number| format!("t{number} ")).collect::<String>());
     assert!(record["attributes"]["response"]["streamed_data"].is_null());
 }
 
+/// Requests whose records take a while, all at once.
+async fn post_costly(gateway: &Running, requests: usize) {
+    let body = Bytes::from(zipped(3 * MIB as usize));
+    let mut clients = JoinSet::new();
+    for _ in 0..requests {
+        let request = post(&format!("{}{PATH}", gateway.url), body.clone(), &[("content-encoding", "gzip")]);
+        let client = gateway.client.clone();
+        clients.spawn(async move { client.send(request).await });
+    }
+    assert!(clients.join_all().await.iter().all(|answer| answer.status == 200));
+}
+
 #[tokio::test]
 async fn requests_are_counted_when_they_are_answered_and_not_when_they_are_recorded() {
-    const REQUESTS: usize = 100;
-    let provider = Provider::start().await;
+    const REQUESTS: usize = 200;
+    let provider = RawProvider::of(EMPTY_ANSWER).await;
     let gateway = Gateway::new().provider("demo", &provider.url()).probe("probe", "", "").start().await;
-    let body = Bytes::from(zipped(2 * MIB as usize));
-    for _ in 0..REQUESTS {
-        gateway.post_with(PATH, body.clone(), &[("content-encoding", "gzip")]).await;
-    }
+    post_costly(&gateway, REQUESTS).await;
     let labels = [("provider", "demo"), ("status_code", "200"), ("end_reason", "complete")];
     let counted = gateway.metric("magicapi_gateway_requests_total", &labels).await;
     let recorded = gateway.plugin("probe").await["books"]["accepted"].as_u64().unwrap();
     assert!(recorded < REQUESTS as u64 / 2, "the recorder was not behind");
     // The last ones may be read by their client a moment before they are over for the gateway.
-    assert!(counted > REQUESTS as f64 - 5.0, "{counted} of {REQUESTS} were counted, {recorded} recorded");
+    assert!(counted > REQUESTS as f64 - 10.0, "{counted} of {REQUESTS} were counted, {recorded} recorded");
 }
 
 #[tokio::test]
 async fn requests_that_are_costly_to_record_do_not_keep_others_waiting() {
-    const COSTLY: usize = 60;
-    let provider = Provider::start().await;
+    const COSTLY: usize = 100;
+    let provider = RawProvider::of(EMPTY_ANSWER).await;
     let gateway = Gateway::new().provider("demo", &provider.url()).probe("probe", "", "").start().await;
-    let body = Bytes::from(zipped(2 * MIB as usize));
-    for _ in 0..COSTLY {
-        gateway.post_with(PATH, body.clone(), &[("content-encoding", "gzip")]).await;
-    }
+    post_costly(&gateway, COSTLY).await;
+    // Without an id of the provider's, the answer carries the record's.
     let id = gateway.post(PATH, question()).await.header("x-request-id").to_owned();
     let before_it = wait_for("the record of the cheap one", || async {
         gateway.delivered("probe").iter().position(|delivered| *delivered == id)
@@ -231,7 +250,8 @@ async fn paths_and_ids_of_any_length_are_cut_in_the_record() {
         ))]
     })
     .await;
-    let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter().start().await;
+    let gateway = Gateway::new().provider("demo", &provider.url()).server("max_header_bytes = \"256 KiB\"");
+    let gateway = gateway.file_exporter().start().await;
     let long = "ä".repeat(5000);
     let headers = ["x-thread-id", "x-organisation-id", "x-user-id", "x-request-id", "x-project-name"];
     let headers = headers.map(|name| (name, long.as_str()));
@@ -242,7 +262,11 @@ async fn paths_and_ids_of_any_length_are_cut_in_the_record() {
     let metadata = &record["attributes"]["metadata"];
     assert_eq!(metadata["path"].as_str().unwrap(), &path[..4096]);
     let length = |value: &Value| value.as_str().unwrap().len();
-    for id in [&record["attributes"]["thread_id"], &record["attributes"]["org_id"], &record["attributes"]["user_id"]] {
+    for id in [
+        &record["attributes"]["thread_id"],
+        &record["attributes"]["org_id"],
+        &record["attributes"]["user_id"],
+    ] {
         assert_eq!(length(id), 1024);
     }
     for id in ["client_request_id", "project_name", "provider_request_id", "request_model", "project_id"] {

@@ -127,6 +127,7 @@ pub(in crate::recorder) fn exchange(provider: &str, path: &str, response: Captur
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "most pieces are made for the call")]
 pub(in crate::recorder) fn captured(content_type: &'static str, pieces: Vec<Piece>) -> Captured {
     Captured {
         content_type: Some(content_type.to_owned()),

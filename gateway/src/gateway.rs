@@ -10,6 +10,7 @@ use crate::{
     admin::{Absent, Admin, metrics::Metrics},
     budget::Budget,
     config::{Config, Secret},
+    memory,
     pipeline::{Drivers, Pipeline},
     proxy::{CaptureSettings, Limits, Proxy, Target, upstream},
     recorder::{self, Intake, Record, Recorder},
@@ -59,7 +60,9 @@ pub async fn run(
     let (intake, recorder) = start_recorder(&config, &pipeline, &budget)?;
     let count = || intake.counting(metrics.request_counter());
     let mut server = start_server(&config, &targets, &pipeline, count, budget.clone())?;
-    metrics.show_gateway(server.open_connections(), budget, &intake.losses());
+    metrics.show_gateway(server.open_connections(), budget, &intake.tally());
+    let tally = intake.tally();
+    let idle = tokio::spawn(memory::give_back_when_idle(move || tally.recorded()));
     // Each worker has its own: the recorder ends when they do.
     drop(intake);
 
@@ -71,6 +74,7 @@ pub async fn run(
     server.accept(listener, shutdown).await;
     stop(server, recorder, drivers, &config).await;
     admin.abort();
+    idle.abort();
     info!("stopped");
     Ok(())
 }

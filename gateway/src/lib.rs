@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`config`] | one TOML file, checked whole |
 //! | `budget` | one bound on memory that many hold parts of |
+//! | `memory` | freed memory goes back to the system when a thread is idle |
 //! | [`server`] | connections, one single-threaded runtime per core |
 //! | [`proxy`] | the request path: bytes in, bytes out |
 //! | [`providers`] | the known providers, as data |
@@ -42,6 +43,8 @@ pub mod loader;
 #[doc(hidden)]
 #[forbid(unsafe_code)]
 pub mod measure;
+#[forbid(unsafe_code)]
+pub(crate) mod memory;
 #[forbid(unsafe_code)]
 pub mod pipeline;
 #[forbid(unsafe_code)]

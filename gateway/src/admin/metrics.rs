@@ -21,7 +21,7 @@ use crate::{
         BreakerState, DropReason, Exporter, Instruments, Pipeline, RejectReason, Snapshot,
         dead_letter::{Counts, DeadLetters},
     },
-    recorder::{Count, Losses, Summary},
+    recorder::{Count, Summary, Tally},
     server::OpenConnections,
 };
 
@@ -197,7 +197,7 @@ impl Metrics {
     }
 
     /// From now on the gateway's own state is shown.
-    pub(crate) fn show_gateway(&self, connections: OpenConnections, budget: Arc<Budget>, losses: &Losses) {
+    pub(crate) fn show_gateway(&self, connections: OpenConnections, budget: Arc<Budget>, tally: &Tally) {
         let meter = &self.meter;
         meter
             .u64_observable_gauge("magicapi_gateway_open_connections")
@@ -209,7 +209,7 @@ impl Metrics {
             .with_description("Memory held for bodies until they are recorded and handed on")
             .with_callback(move |gauge| gauge.observe(budget.used(), &[]))
             .build();
-        observe_losses(meter, losses);
+        observe_recorder(meter, tally);
         let version = [KeyValue::new("version", env!("CARGO_PKG_VERSION"))];
         meter
             .u64_observable_gauge("magicapi_gateway_build_info")
@@ -251,24 +251,24 @@ impl RowState {
     }
 }
 
-fn observe_losses(meter: &Meter, losses: &Losses) {
-    let lost = losses.clone();
+fn observe_recorder(meter: &Meter, tally: &Tally) {
+    let lost = tally.clone();
     meter
         .u64_observable_counter("magicapi_gateway_lost_records")
         .with_description(
             "Requests that made no record, since the recorder could not keep up or failed on them",
         )
         .with_callback(move |counter| {
-            for (reason, count) in lost.counts() {
+            for (reason, count) in lost.losses() {
                 counter.observe(count, &[KeyValue::new("reason", reason)]);
             }
         })
         .build();
-    let losses = losses.clone();
+    let tally = tally.clone();
     meter
         .u64_observable_counter("magicapi_gateway_recorder_restarts")
         .with_description("Times that the recorder failed as a whole, and began anew")
-        .with_callback(move |counter| counter.observe(losses.restarts(), &[]))
+        .with_callback(move |counter| counter.observe(tally.restarts(), &[]))
         .build();
 }
 

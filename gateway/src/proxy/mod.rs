@@ -82,6 +82,11 @@ impl Proxy {
         self.intake.abort();
     }
 
+    /// Requests that came to their end here.
+    pub(crate) fn finished(&self) -> u64 {
+        self.intake.finished()
+    }
+
     /// Answers one request. Whatever happens, the request makes exactly one record: it is observed from here on, not when the
     /// future is first polled, which a client that hangs up at once may prevent.
     pub(crate) fn handle(

@@ -43,6 +43,8 @@ pub(crate) struct Intake {
     room: Arc<Budget>,
     shared: Arc<Shared>,
     count: Count,
+    /// Requests that came to their end on this thread.
+    finished: Arc<AtomicU64>,
 }
 
 /// What intake, recorder and metrics have in common.
@@ -50,18 +52,25 @@ pub(crate) struct Intake {
 pub(super) struct Shared {
     hand_over_full: AtomicU64,
     recorder_failed: AtomicU64,
+    handed_on: AtomicU64,
     restarts: AtomicU64,
     aborting: AtomicBool,
 }
 
 impl Intake {
     pub(super) fn new(sender: Option<mpsc::Sender<Waiting>>, shared: Arc<Shared>) -> Self {
-        Self { sender, shared, room: Budget::new(MAX_WAITING_BYTES), count: Arc::new(|_| {}) }
+        let room = Budget::new(MAX_WAITING_BYTES);
+        Self { sender, shared, room, count: Arc::new(|_| {}), finished: Arc::default() }
     }
 
-    /// The same, counting by `count`.
+    /// The same for another thread, counting by `count`.
     pub(crate) fn counting(&self, count: Count) -> Self {
-        Self { count, ..self.clone() }
+        Self { count, finished: Arc::default(), ..self.clone() }
+    }
+
+    /// Requests that came to their end on this thread.
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Relaxed)
     }
 
     /// Never waits. Every request is counted; one that finds no place makes no record, which is counted too.
@@ -70,6 +79,7 @@ impl Intake {
             exchange.end = EndReason::GatewayError;
             exchange.error = Some("shutting_down");
         }
+        self.finished.fetch_add(1, Ordering::Relaxed);
         (self.count)(&Summary::of(&exchange));
         let Some(sender) = &self.sender else { return };
         let mut room = Reservation::of(&self.room);
@@ -84,8 +94,8 @@ impl Intake {
         self.shared.aborting.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn losses(&self) -> Losses {
-        Losses(self.shared.clone())
+    pub(crate) fn tally(&self) -> Tally {
+        Tally(self.shared.clone())
     }
 }
 
@@ -100,6 +110,14 @@ impl Shared {
         self.recorder_failed.fetch_add(requests, Ordering::Relaxed);
     }
 
+    pub(super) fn handed_on(&self, records: u64) {
+        self.handed_on.fetch_add(records, Ordering::Relaxed);
+    }
+
+    pub(super) fn all_handed_on(&self) -> u64 {
+        self.handed_on.load(Ordering::Relaxed)
+    }
+
     pub(super) fn all_recorder_failed(&self) -> u64 {
         self.recorder_failed.load(Ordering::Relaxed)
     }
@@ -109,13 +127,18 @@ impl Shared {
     }
 }
 
-/// Requests that made no record.
+/// What became of requests that were handed over.
 #[derive(Debug, Clone)]
-pub(crate) struct Losses(Arc<Shared>);
+pub(crate) struct Tally(Arc<Shared>);
 
-impl Losses {
-    /// How many, by reason.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 2] {
+impl Tally {
+    /// Records that the recorder made.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.0.all_handed_on()
+    }
+
+    /// Requests that made no record, by reason.
+    pub(crate) fn losses(&self) -> [(&'static str, u64); 2] {
         [("hand_over_full", &self.0.hand_over_full), ("recorder_failed", &self.0.recorder_failed)]
             .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
@@ -157,7 +180,7 @@ mod tests {
             usual.metadata_bytes()
         );
         let mut handed = 0;
-        while intake.losses().counts()[0].1 == 0 {
+        while intake.tally().losses()[0].1 == 0 {
             let mut long = request();
             long.path = "p".repeat(MAX_PATH_BYTES);
             long.identity.thread_id = Some("t".repeat(MAX_ID_BYTES));
@@ -184,6 +207,6 @@ mod tests {
         intake.hand_over(Exchange { end: EndReason::ClientDisconnect, ..request() });
         let expected = [EndReason::Complete, EndReason::Complete, EndReason::GatewayError];
         assert_eq!(*ends.lock().unwrap(), expected);
-        assert_eq!(intake.losses().counts()[0], ("hand_over_full", 2));
+        assert_eq!(intake.tally().losses()[0], ("hand_over_full", 2));
     }
 }

@@ -45,6 +45,6 @@ pub use self::{
 };
 pub(crate) use self::{
     exchange::{cut, text},
-    intake::{Count, Intake, Losses},
+    intake::{Count, Intake, Tally},
     worker::{Deliver, Recorder},
 };

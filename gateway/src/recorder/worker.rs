@@ -20,7 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::{
+    runtime::{self, Runtime},
+    sync::mpsc::{self, error::TryRecvError},
+};
 use tracing::error;
 
 use super::{
@@ -28,7 +31,10 @@ use super::{
     exchange::{Captured, Kept},
     intake::{Intake, MAX_WAITING, Shared, Waiting},
 };
-use crate::budget::{Budget, Reservation};
+use crate::{
+    budget::{Budget, Reservation},
+    memory::{self, Idleness},
+};
 
 /// Under load the recorder looks this often, instead of being woken for every request.
 const PACE: Duration = Duration::from_millis(5);
@@ -66,6 +72,8 @@ impl Recorder {
         let Some(deliver) = deliver else { return Ok((Intake::new(None, shared), Self(None))) };
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         let worker = Worker {
+            runtime: runtime::Builder::new_current_thread().enable_time().build()?,
+            idleness: Idleness::default(),
             receiver,
             received: Vec::new(),
             light: VecDeque::new(),
@@ -87,6 +95,9 @@ impl Recorder {
 }
 
 struct Worker {
+    /// For a wait that has an end.
+    runtime: Runtime,
+    idleness: Idleness,
     receiver: mpsc::Receiver<Waiting>,
     received: Vec<Waiting>,
     light: VecDeque<Waiting>,
@@ -133,7 +144,7 @@ impl Worker {
     fn receive(&mut self) -> Option<usize> {
         let most = self.receiver.len().max(BATCH);
         if self.heavy.is_empty() {
-            self.receiver.blocking_recv_many(&mut self.received, most);
+            self.wait(most);
         } else {
             while self.received.len() < most {
                 match self.receiver.try_recv() {
@@ -148,6 +159,18 @@ impl Worker {
             queue.push_back(waiting);
         }
         (received > 0 || !self.heavy.is_empty()).then_some(received)
+    }
+
+    fn wait(&mut self, most: usize) {
+        let Self { runtime, receiver, received, .. } = self;
+        let mut wait = || {
+            let next =
+                async { tokio::time::timeout(memory::PERIOD, receiver.recv_many(received, most)).await };
+            runtime.block_on(next)
+        };
+        while wait().is_err() {
+            self.idleness.tick(self.shared.all_handed_on());
+        }
     }
 
     fn record_light(&mut self) {
@@ -188,6 +211,7 @@ impl Worker {
     fn hand_on(&mut self) {
         if !self.made.records.is_empty() {
             (self.deliver)(&self.made.records);
+            self.shared.handed_on(self.made.records.len() as u64);
             self.made.clear();
         }
     }
@@ -259,7 +283,7 @@ mod tests {
         exchanges: Vec<Exchange>,
         budget: &Arc<Budget>,
         mut before: impl FnMut(&[Arc<Record>]) + Send + 'static,
-    ) -> (Vec<Vec<String>>, crate::recorder::Losses) {
+    ) -> (Vec<Vec<String>>, crate::recorder::Tally) {
         let handed = Handed::default();
         let (gate, opened) = std::sync::mpsc::channel::<()>();
         let seen = handed.clone();
@@ -270,26 +294,26 @@ mod tests {
             seen.lock().unwrap().push(records.iter().map(|record| path(record)).collect());
         });
         let (intake, recorder) = Recorder::start(settings(), budget, Some(deliver)).unwrap();
-        let losses = intake.losses();
+        let tally = intake.tally();
         exchanges.into_iter().for_each(|exchange| intake.hand_over(exchange));
         drop((intake, gate));
         recorder.join().unwrap();
-        (Arc::try_unwrap(handed).unwrap().into_inner().unwrap(), losses)
+        (Arc::try_unwrap(handed).unwrap().into_inner().unwrap(), tally)
     }
 
     #[test]
     fn a_panic_while_handing_on_costs_one_batch_and_is_counted() {
         let mut calls = 0;
         let exchanges = (0..3 * BATCH).map(|number| request(&format!("/{number}"), b"{}", None)).collect();
-        let (handed, losses) = run(exchanges, &Budget::new(1 << 30), move |records| {
+        let (handed, tally) = run(exchanges, &Budget::new(1 << 30), move |records| {
             calls += 1;
             assert!(calls != 1 || records.is_empty(), "the first call fails");
         });
         let recorded = handed.concat().len() as u64;
-        let [full, failed] = losses.counts();
+        let [full, failed] = tally.losses();
         assert_eq!((full.1, recorded + failed.1), (0, 3 * BATCH as u64));
         assert!(failed.1 >= 1 && failed.1 <= BATCH as u64);
-        assert_eq!(losses.restarts(), 1);
+        assert_eq!(tally.restarts(), 1);
     }
 
     #[test]
@@ -316,9 +340,9 @@ mod tests {
         let mut exchanges = vec![request("/first", b"{}", None)];
         exchanges.extend((0..500).map(|_| request("/heavy", zipped, Some("gzip"))));
         exchanges.extend((0..300).map(|_| request("/light", b"{}", None)));
-        let (handed, losses) = run(exchanges, &Budget::new(1 << 30), |_| {});
+        let (handed, tally) = run(exchanges, &Budget::new(1 << 30), |_| {});
         let order = handed.concat();
-        assert_eq!((order.len(), losses.counts()), (801, [("hand_over_full", 0), ("recorder_failed", 0)]));
+        assert_eq!((order.len(), tally.losses()), (801, [("hand_over_full", 0), ("recorder_failed", 0)]));
         // What the recorder took in before the first batch was handed on may have been heavy.
         let last_light = order.iter().rposition(|path| path == "/light").unwrap();
         let heavy_before = order[..last_light].iter().filter(|path| *path == "/heavy").count();
@@ -329,7 +353,7 @@ mod tests {
     fn without_anybody_who_wants_records_none_are_made() {
         let (intake, recorder) = Recorder::start(settings(), &Budget::new(1), None).unwrap();
         intake.hand_over(request("/", b"{}", None));
-        assert_eq!(intake.losses().counts()[0].1, 0);
+        assert_eq!(intake.tally().losses()[0].1, 0);
         recorder.join().unwrap();
     }
 }

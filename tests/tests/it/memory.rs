@@ -3,7 +3,7 @@
 use std::{io::Write as _, time::Duration};
 
 use bytes::Bytes;
-use end_to_end::{Gateway, Provider, RawProvider, Running, Step, client::post, wait_for, within};
+use end_to_end::{Client, Gateway, Provider, RawProvider, Running, Step, client::post, wait_for, within};
 use flate2::{Compression, write::GzEncoder};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -273,4 +273,29 @@ async fn paths_and_ids_of_any_length_are_cut_in_the_record() {
         assert_eq!(length(&metadata[id]), 1024, "{id}");
     }
     assert_eq!(record["attributes"]["request"]["model"], long, "the body itself is as it was sent");
+}
+
+#[tokio::test]
+async fn memory_goes_back_to_the_system_when_the_load_is_over() {
+    let provider = RawProvider::of(EMPTY_ANSWER).await;
+    let gateway = Gateway::new().provider("demo", &provider.url()).probe("probe", "", "").start().await;
+    gateway.post(PATH, question()).await;
+    gateway.settled("probe", 1).await;
+    let before = gateway.resident_bytes();
+    gateway.forget_peak();
+    let body = Bytes::from(json!({ "model": "m", "text": "x".repeat(400_000) }).to_string());
+    let mut clients = JoinSet::new();
+    for _ in 0..200 {
+        let request = post(&format!("{}{PATH}", gateway.url), body.clone(), &[]);
+        // Each over a connection of its own, which ends with it: what an open one holds is not of concern here.
+        clients.spawn(async move { Client::default().send(request).await });
+    }
+    clients.join_all().await;
+    let peak = grown(before, gateway.peak_resident_bytes());
+    assert!(peak > 24 * 1024, "{peak} KiB are no load");
+    wait_for("the memory to be given back", || {
+        let resident = grown(before, gateway.resident_bytes());
+        async move { (resident < 16 * 1024).then_some(()) }
+    })
+    .await;
 }

@@ -50,6 +50,11 @@ impl Reservation {
         Self { budget: Some(budget.clone()), bytes: 0 }
     }
 
+    /// Nothing yet, of the same budget.
+    pub(crate) fn another(&self) -> Self {
+        Self { budget: self.budget.clone(), bytes: 0 }
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -93,18 +93,17 @@ impl Capture {
         self.captured.content_type = text(header::CONTENT_TYPE);
         self.captured.content_encoding = text(header::CONTENT_ENCODING);
         self.expected = headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+        let is_too_large = self.expected.is_some_and(|expected| expected as u64 > self.cap.bytes());
+        if is_too_large && !self.captured.is_event_stream() {
+            // That is known before it comes: nothing but its ends is ever held.
+            self.keep_only_ends(&[], Duration::ZERO);
+        }
     }
 
     /// The same of an answer, of which the times matter when it is a stream.
     pub(crate) fn describe_answer(&mut self, headers: &HeaderMap) {
         self.describe(headers);
         if !self.captured.is_event_stream() {
-            // It is known to be too large: nothing but its ends is ever kept.
-            if matches!(self.keeping, Keeping::Whole(_))
-                && self.expected.is_some_and(|it| it as u64 > self.cap.bytes())
-            {
-                self.keep_only_ends(&[], Duration::ZERO);
-            }
             return;
         }
         self.cap.lines = self.captured.content_encoding.is_none().then_some(0);
@@ -161,6 +160,8 @@ impl Capture {
             Keeping::Nothing => Kept::Nothing,
             Keeping::Whole(bytes) if bytes.is_empty() => Kept::Nothing,
             Keeping::Whole(bytes) => Kept::Whole(bytes),
+            // Announced, and never sent: the answer to a HEAD.
+            Keeping::Ends { .. } | Keeping::Shed if self.captured.size == 0 => Kept::Nothing,
             Keeping::Ends { head, tail } => Kept::Ends { head, tail },
             Keeping::Shed => Kept::Shed,
         };
@@ -169,7 +170,13 @@ impl Capture {
 
     /// Copies the ends out of what was kept and of `more`, and frees the rest.
     fn keep_only_ends(&mut self, more: &[u8], at: Duration) {
-        let Keeping::Whole(whole) = mem::replace(&mut self.keeping, Keeping::Shed) else { return };
+        let whole = match mem::replace(&mut self.keeping, Keeping::Shed) {
+            Keeping::Whole(whole) => whole,
+            other => {
+                self.keeping = other;
+                return;
+            }
+        };
         let mut reserved = Reservation::of(&self.budget);
         let capacity = (whole.bytes_of_head(END_BYTES) + 2 * END_BYTES) as u64;
         // The whole body is still held: what it frees is not room yet.
@@ -311,11 +318,16 @@ mod tests {
         let Kept::Ends { head, tail } = capture.take().kept else { panic!() };
         assert_eq!(head.as_slice(), &all[..END_BYTES]);
         assert!(tail.len() >= END_BYTES && all.ends_with(&tail));
+        let mut never_sent = Capture::new(&settings);
+        never_sent
+            .describe_answer(&HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from(2 << 20))]));
+        assert!(matches!(never_sent.take().kept, Kept::Nothing));
     }
 
     #[test]
     fn switched_off_it_only_counts() {
         let mut capture = Capture::new(&CaptureSettings { enabled: false, ..settings(1, 1) });
+        capture.describe_answer(&HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from(100))]));
         push_all(&mut capture, 100, 10);
         let captured = capture.take();
         assert_eq!(captured.size, 100);

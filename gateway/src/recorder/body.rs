@@ -19,6 +19,7 @@ use super::{
     json::{self, Fields},
     marked_bytes::MarkedBytes,
 };
+use crate::budget::Reservation;
 
 /// A captured body, readable.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ enum Timed<'a> {
 struct Decoded {
     bytes: Vec<u8>,
     ends: Vec<(usize, Duration)>,
+    /// While they are read they count as the captured bytes do.
+    held: Reservation,
 }
 
 /// What becomes of a body in the record.
@@ -74,7 +77,8 @@ pub(crate) fn open(captured: &Captured, limit: usize) -> Option<Opened<'_>> {
     let Some(coding) = coding(captured.content_encoding.as_deref()) else {
         return Some(Opened { bytes: Timed::Raw(bytes), tail, whole });
     };
-    let (decoded, fits) = decode(&coding, bytes, limit)?;
+    let (mut decoded, fits) = decode(&coding, bytes, limit)?;
+    decoded.held = bytes.count_beside(decoded.bytes.capacity());
     // A tail cannot be decoded by itself.
     Some(Opened { bytes: Timed::Decoded(decoded), tail: &[], whole: whole && fits })
 }
@@ -323,7 +327,10 @@ pub(in crate::recorder) mod tests {
     };
 
     use super::*;
-    use crate::recorder::tests::golden::{captured, marked, piece};
+    use crate::{
+        budget::Budget,
+        recorder::tests::golden::{captured, marked, piece},
+    };
 
     /// `bytes` in every coding that is known.
     pub(in crate::recorder) fn encoded(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
@@ -374,6 +381,25 @@ pub(in crate::recorder) mod tests {
             assert!(opened.contiguous().len() <= 1 << 16, "{coding}");
             let (body, model) = read(&captured, 1 << 16, |fields| fields.text("model").map(Cow::into_owned));
             assert_eq!((body, model.flatten().as_deref()), (Body::Shed, Some("m")), "{coding}");
+        }
+    }
+
+    #[test]
+    fn decoded_bytes_count_against_the_budget_while_they_are_read() {
+        let budget = Budget::new(1 << 30);
+        for (coding, zipped) in encoded("a".repeat(100_000).as_bytes()) {
+            let mut bytes = MarkedBytes::new(Reservation::of(&budget));
+            bytes.push(&zipped, Duration::ZERO, None).unwrap();
+            let captured = Captured {
+                content_encoding: Some(coding.to_owned()),
+                kept: Kept::Whole(bytes),
+                ..Captured::default()
+            };
+            let before = budget.used();
+            let opened = open(&captured, 1 << 20).unwrap();
+            assert!(budget.used() >= before + opened.contiguous().len() as u64, "{coding}");
+            drop(opened);
+            assert_eq!(budget.used(), before, "{coding}");
         }
     }
 

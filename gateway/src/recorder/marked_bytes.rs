@@ -124,6 +124,13 @@ impl MarkedBytes {
         (head, taken)
     }
 
+    /// Counts bytes that were made of these against the same budget, for as long as the reservation lives.
+    pub(crate) fn count_beside(&self, bytes: usize) -> Reservation {
+        let mut beside = self.reserved.another();
+        beside.add(bytes as u64);
+        beside
+    }
+
     /// What it holds of the budget: its capacity.
     pub(crate) fn reserved_bytes(&self) -> u64 {
         self.reserved.bytes()

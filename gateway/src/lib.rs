@@ -7,10 +7,12 @@
 //! |---|---|
 //! | [`config`] | one TOML file, checked whole: composes the sections of the other modules |
 //! | [`settings`] | what sections are made of: values, mistakes, schema checks |
+//! | `budget` | one bound on memory that many hold parts of |
+//! | `memory` | freed memory goes back to the system when a thread is idle |
 //! | [`server`] | connections, one single-threaded runtime per core |
 //! | [`proxy`] | the request path: bytes in, bytes out |
-//! | [`providers`] | the known providers and their dialects |
-//! | [`recorder`] | one record of every request |
+//! | [`providers`] | the known providers, as data |
+//! | [`recorder`] | one record of every request; the dialects that bodies are read in |
 //! | [`pipeline`] | queue, batch, retry, circuit breaker and books, per exporter |
 //! | `replay` | sends dead letters again |
 //! | [`loader`] | plugin files, checked and loaded; the only unsafe code here |
@@ -35,6 +37,8 @@ pub mod admin;
 #[forbid(unsafe_code)]
 pub mod bench;
 #[forbid(unsafe_code)]
+pub(crate) mod budget;
+#[forbid(unsafe_code)]
 pub mod cli;
 #[forbid(unsafe_code)]
 pub mod config;
@@ -43,6 +47,8 @@ pub mod gateway;
 #[forbid(unsafe_code)]
 mod hex;
 pub mod loader;
+#[forbid(unsafe_code)]
+pub(crate) mod memory;
 #[forbid(unsafe_code)]
 pub mod pipeline;
 #[forbid(unsafe_code)]

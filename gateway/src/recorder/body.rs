@@ -4,26 +4,22 @@
 use std::{borrow::Cow, mem, time::Duration};
 
 use bytes::Bytes;
-use http::HeaderValue;
 use plugin_api::BodyDescription;
 use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest, Sha256};
 
 use super::{
     decode::{Coding, Decoded, Limits, decode},
-    exchange::{Captured, Kept, Piece},
+    exchange::{Captured, Kept},
     json::{self, Fields},
+    marked_bytes::MarkedBytes,
 };
-use crate::hex::hex;
-
-/// A decoded body may be this many times as large as `capture.max_body_bytes`, which bounds what passed on the wire. JSON
-/// and event streams shrink to a fourth to a tenth; what grows by more is shed, however small it came.
-pub(crate) const DECODED_FACTOR: usize = 8;
+use crate::{budget::Reservation, hex::hex};
 
 /// A captured body, readable.
 #[derive(Debug)]
 pub(crate) struct Opened<'a> {
-    pieces: Pieces<'a>,
+    bytes: Timed<'a>,
     /// The last bytes of a body of which only the ends were kept.
     tail: &'a [u8],
     /// Every byte is there, as far as the body passed.
@@ -33,9 +29,13 @@ pub(crate) struct Opened<'a> {
 }
 
 #[derive(Debug)]
-enum Pieces<'a> {
-    Raw(&'a [Piece]),
-    Decoded(Decoded),
+enum Timed<'a> {
+    Raw(&'a MarkedBytes),
+    Decoded {
+        decoded: Decoded,
+        /// While they are read they count as the captured bytes do.
+        _held: Reservation,
+    },
 }
 
 /// What becomes of a body in the record.
@@ -68,20 +68,21 @@ impl Body {
 
 /// Opens a captured body; `None` when nothing was kept, or it cannot be decoded. `limit` bounds the decoded bytes.
 pub(crate) fn open(captured: &Captured, limit: usize) -> Option<Opened<'_>> {
-    let (pieces, tail, whole) = match &captured.kept {
-        Kept::Nothing => return None,
-        Kept::Whole(pieces) => (pieces.as_slice(), [].as_slice(), true),
-        Kept::Ends { head, tail } => (head.as_slice(), tail.as_ref(), false),
+    let (bytes, tail, whole) = match &captured.kept {
+        Kept::Nothing | Kept::Shed => return None,
+        Kept::Whole(bytes) => (bytes, [].as_slice(), true),
+        Kept::Ends { head, tail } => (head, tail.as_slice(), false),
     };
-    let Some(coding) = coding(captured.content_encoding.as_ref()) else {
-        return Some(Opened { pieces: Pieces::Raw(pieces), tail, whole, inflated: false });
+    let Some(coding) = coding(captured.content_encoding.as_deref()) else {
+        return Some(Opened { bytes: Timed::Raw(bytes), tail, whole, inflated: false });
     };
-    let (bytes, marks) = joined(pieces);
-    let limits = Limits::of(bytes.len(), limit);
-    let decoded = decode(Coding::named(&coding)?, &bytes, marks, limits, processor_time).ok()?;
-    let inflated = decoded.over;
+    let limits = Limits::of(bytes.as_slice().len(), limit);
+    let decoded =
+        decode(Coding::named(&coding)?, bytes.as_slice(), bytes.marks(), limits, processor_time).ok()?;
+    let (inflated, held) = (decoded.over, bytes.count_beside(decoded.bytes.capacity()));
     // A tail cannot be decoded by itself.
-    Some(Opened { pieces: Pieces::Decoded(decoded), tail: &[], whole: whole && !inflated, inflated })
+    let bytes = Timed::Decoded { decoded, _held: held };
+    Some(Opened { bytes, tail: &[], whole: whole && !inflated, inflated })
 }
 
 impl<'a> Opened<'a> {
@@ -102,9 +103,9 @@ impl<'a> Opened<'a> {
 
     /// The bytes from the start, in pieces, with the times at which these passed.
     pub(crate) fn pieces(&self) -> Box<dyn Iterator<Item = (&[u8], Duration)> + '_> {
-        match &self.pieces {
-            Pieces::Raw(pieces) => Box::new(pieces.iter().map(|piece| (piece.bytes.as_ref(), piece.at))),
-            Pieces::Decoded(decoded) => {
+        match &self.bytes {
+            Timed::Raw(bytes) => Box::new(bytes.pieces()),
+            Timed::Decoded { decoded, .. } => {
                 let mut start = 0;
                 Box::new(
                     decoded
@@ -117,23 +118,15 @@ impl<'a> Opened<'a> {
     }
 
     /// The bytes from the start, in one.
-    pub(crate) fn contiguous(&self) -> Cow<'_, [u8]> {
-        match &self.pieces {
-            Pieces::Raw([piece]) => Cow::Borrowed(&piece.bytes),
-            Pieces::Raw(pieces) => {
-                let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| piece.bytes.len()).sum());
-                pieces.iter().for_each(|piece| bytes.extend_from_slice(&piece.bytes));
-                Cow::Owned(bytes)
-            }
-            Pieces::Decoded(decoded) => Cow::Borrowed(&decoded.bytes),
+    pub(crate) fn contiguous(&self) -> &[u8] {
+        match &self.bytes {
+            Timed::Raw(bytes) => bytes.as_slice(),
+            Timed::Decoded { decoded, .. } => &decoded.bytes,
         }
     }
 }
 
 /// The fields of a body that is a JSON object, as far as they can be read, and what becomes of the body.
-///
-/// The body is copied into its own allocation: a slice of the connection's read buffer would keep all of that buffer
-/// for as long as the record waits in a queue, and no bound would know.
 pub(crate) fn read<T>(
     captured: &Captured,
     limit: usize,
@@ -142,12 +135,12 @@ pub(crate) fn read<T>(
     let Some(opened) = open(captured, limit) else { return (undecoded(captured), None) };
     let bytes = opened.contiguous();
     if !opened.is_whole() {
-        let is_binary = is_binary(captured.content_type.as_ref());
+        let is_binary = is_binary(captured.content_type.as_deref());
         let shed = if is_binary { describe(captured) } else { opened.remains(captured) };
-        let fields = ends(&bytes, opened.tail());
+        let fields = ends(bytes, opened.tail());
         return (shed, Some(then(&fields)));
     }
-    let text = utf8(&bytes);
+    let text = utf8(bytes);
     let (fields, end) = Fields::read(text);
     let is_json = text.len() == bytes.len() && (end.is_ok() || is_other_json(captured, text));
     let body = match text {
@@ -162,14 +155,15 @@ pub(crate) fn read<T>(
 pub(crate) fn undecoded(captured: &Captured) -> Body {
     match captured.kept {
         Kept::Nothing => Body::Nothing,
-        Kept::Whole(_) | Kept::Ends { .. } => describe(captured),
+        Kept::Shed if !is_binary(captured.content_type.as_deref()) => Body::Shed,
+        Kept::Whole(_) | Kept::Ends { .. } | Kept::Shed => describe(captured),
     }
 }
 
 /// JSON that is not an object. A bare number or word is taken for JSON only where the sender says so.
 fn is_other_json(captured: &Captured, text: &str) -> bool {
     let is_array = text.trim_start().starts_with('[');
-    (is_array || is_media_type(captured.content_type.as_ref(), |subtype| subtype.ends_with("json")))
+    (is_array || captured.is_media_type(|subtype| subtype.ends_with("json")))
         && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
 }
 
@@ -214,19 +208,11 @@ fn last_fields(tail: &[u8]) -> Fields<'static> {
 }
 
 /// Whether a body is not even meant to be text: then it is described, and never called shed.
-fn is_binary(content_type: Option<&HeaderValue>) -> bool {
-    let Some(kind) = content_type.and_then(|value| value.to_str().ok()) else { return false };
-    let kind = kind.trim_start().to_ascii_lowercase();
+fn is_binary(content_type: Option<&str>) -> bool {
+    let kind = content_type.unwrap_or_default().trim_start().to_ascii_lowercase();
     ["audio/", "image/", "video/", "multipart/", "application/octet-stream"]
         .iter()
         .any(|binary| kind.starts_with(binary))
-}
-
-/// Whether the media type's subtype, without parameters and in lower case, is what `wanted` says.
-pub(crate) fn is_media_type(content_type: Option<&HeaderValue>, wanted: impl FnOnce(&str) -> bool) -> bool {
-    let Some(value) = content_type.and_then(|value| value.to_str().ok()) else { return false };
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.split_once('/').is_some_and(|(_, subtype)| wanted(&subtype.to_ascii_lowercase()))
 }
 
 /// Content type, size and hash in place of a body.
@@ -235,36 +221,18 @@ pub(crate) fn describe(captured: &Captured) -> Body {
 }
 
 fn description(captured: &Captured) -> BodyDescription<'static> {
-    let content_type = captured.content_type.as_ref();
-    let content_type =
-        content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned().into());
+    let content_type = captured.content_type.clone().map(Cow::Owned);
     let sha256 = match &captured.kept {
-        Kept::Whole(pieces) => Some(sha256(pieces).into()),
-        Kept::Nothing | Kept::Ends { .. } => None,
+        Kept::Whole(bytes) => Some(hex(&Sha256::digest(bytes.as_slice())).into()),
+        Kept::Nothing | Kept::Ends { .. } | Kept::Shed => None,
     };
     BodyDescription { content_type, size: captured.size, sha256 }
 }
 
-fn sha256(pieces: &[Piece]) -> String {
-    let mut hash = Sha256::new();
-    pieces.iter().for_each(|piece| hash.update(&piece.bytes));
-    hex(&hash.finalize())
-}
-
 /// The coding of a body, in lower case; several in a row are left as they stand, and so not known.
-fn coding(content_encoding: Option<&HeaderValue>) -> Option<String> {
-    let value = content_encoding?.to_str().ok()?.trim().to_ascii_lowercase();
+fn coding(content_encoding: Option<&str>) -> Option<String> {
+    let value = content_encoding?.trim().to_ascii_lowercase();
     (!value.is_empty() && value != "identity").then_some(value)
-}
-
-/// The pieces in one, and where they end.
-fn joined(pieces: &[Piece]) -> (Vec<u8>, Vec<(usize, Duration)>) {
-    let (mut bytes, mut marks) = (Vec::new(), Vec::with_capacity(pieces.len()));
-    for piece in pieces {
-        bytes.extend_from_slice(&piece.bytes);
-        marks.push((bytes.len(), piece.at));
-    }
-    (bytes, marks)
 }
 
 /// Time that this thread has had of the processor: what others make it wait is not the body's fault.
@@ -274,7 +242,7 @@ fn processor_time() -> Duration {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::recorder) mod tests {
     use std::io::Write;
 
     use flate2::{
@@ -283,7 +251,10 @@ pub(super) mod tests {
     };
 
     use super::*;
-    use crate::recorder::golden::{captured, piece};
+    use crate::{
+        budget::Budget,
+        recorder::tests::golden::{captured, marked, piece},
+    };
 
     /// `bytes` in every coding that is known.
     pub(in crate::recorder) fn encoded(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
@@ -309,7 +280,7 @@ pub(super) mod tests {
 
     fn in_coding(coding: &'static str, bytes: &[u8]) -> Captured {
         let mut captured = captured("application/json", vec![piece(bytes, 0)]);
-        captured.content_encoding = Some(HeaderValue::from_static(coding));
+        captured.content_encoding = Some(coding.to_owned());
         captured
     }
 
@@ -325,7 +296,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_few_bytes_that_decode_to_very_many_are_described_and_cost_no_more_than_the_limit() {
+    fn a_few_bytes_that_decode_to_very_many_are_shed_and_cost_no_more_than_the_limit() {
         let json = format!("{{\"model\":\"m\",\"text\":\"{}\"}}", "a".repeat(20 << 20));
         for (coding, bytes) in encoded(json.as_bytes()) {
             let captured = in_coding(coding, &bytes);
@@ -333,10 +304,26 @@ pub(super) mod tests {
             assert!(!opened.is_whole(), "{coding}");
             assert!(opened.contiguous().len() <= 1 << 16, "{coding}");
             let (body, model) = read(&captured, 1 << 16, |fields| fields.text("model").map(Cow::into_owned));
-            assert!(body.is_shed(), "{coding}");
-            let Body::Inflated(described) = body else { panic!("{coding}: {body:?}") };
-            assert_eq!((described.size, described.sha256.is_some()), (bytes.len() as u64, true), "{coding}");
-            assert_eq!(model.flatten().as_deref(), Some("m"), "{coding}");
+            assert_eq!((body, model.flatten().as_deref()), (Body::Shed, Some("m")), "{coding}");
+        }
+    }
+
+    #[test]
+    fn decoded_bytes_count_against_the_budget_while_they_are_read() {
+        let budget = Budget::new(1 << 30);
+        for (coding, zipped) in encoded("a".repeat(100_000).as_bytes()) {
+            let mut bytes = MarkedBytes::new(Reservation::of(&budget));
+            bytes.push(&zipped, Duration::ZERO, None).unwrap();
+            let captured = Captured {
+                content_encoding: Some(coding.to_owned()),
+                kept: Kept::Whole(bytes),
+                ..Captured::default()
+            };
+            let before = budget.used();
+            let opened = open(&captured, 1 << 20).unwrap();
+            assert!(budget.used() >= before + opened.contiguous().len() as u64, "{coding}");
+            drop(opened);
+            assert_eq!(budget.used(), before, "{coding}");
         }
     }
 
@@ -354,12 +341,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn json_is_carried_on_one_line_and_in_its_own_memory() {
-        let bytes = Bytes::from_static(b" {\r\n \"a\": [1,\n2] }\n");
-        let captured = captured("text/plain", vec![Piece { bytes: bytes.clone(), at: Duration::ZERO }]);
+    fn json_is_carried_on_one_line() {
+        let captured = captured("text/plain", vec![piece(" {\r\n \"a\": [1,\n2] }\n", 0)]);
         let Body::Json(json) = read_json(&captured, 1 << 20) else { panic!() };
         assert_eq!(json, "{   \"a\": [1, 2] }".as_bytes());
-        assert!(!bytes.as_ptr_range().contains(&json.as_ptr()));
     }
 
     #[test]
@@ -404,8 +389,7 @@ pub(super) mod tests {
         let ends = |content_type: &'static str, head: &str, tail: &str| {
             let mut captured = captured(content_type, Vec::new());
             captured.size = 50 << 20;
-            captured.kept =
-                Kept::Ends { head: vec![piece(head, 0)], tail: Bytes::copy_from_slice(tail.as_bytes()) };
+            captured.kept = Kept::Ends { head: marked(&[piece(head, 0)]), tail: tail.as_bytes().to_vec() };
             let facts = |fields: &Fields<'_>| {
                 (fields.text("model").map(Cow::into_owned), fields.get("usage").map(str::to_owned))
             };

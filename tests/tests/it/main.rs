@@ -15,6 +15,7 @@ mod docs;
 mod elasticsearch;
 mod exporter_docs;
 mod faults;
+mod memory;
 mod newrelic;
 mod odd_files;
 mod oracle;

@@ -8,6 +8,7 @@
 //! | [`config`] | one TOML file, checked whole: composes the sections of the other modules |
 //! | [`settings`] | what sections are made of: values, mistakes, schema checks |
 //! | `budget` | one bound on memory that many hold parts of |
+//! | `clock` | the time, on machines with any clock |
 //! | `memory` | freed memory goes back to the system when a thread is idle |
 //! | [`server`] | connections, one single-threaded runtime per core |
 //! | [`proxy`] | the request path: bytes in, bytes out |
@@ -40,6 +41,8 @@ pub mod bench;
 pub(crate) mod budget;
 #[forbid(unsafe_code)]
 pub mod cli;
+#[forbid(unsafe_code)]
+pub(crate) mod clock;
 #[forbid(unsafe_code)]
 pub mod config;
 #[forbid(unsafe_code)]

@@ -3,7 +3,6 @@
 //! | module | what it is |
 //! |---|---|
 //! | `observer` | one request under way; its end makes the record |
-//! | `clock` | the time of a request, on machines with any clock |
 //! | `body`, `capture` | bytes pass untouched, a bounded copy is kept |
 //! | `headers`, `trace` | what is taken off, read and put on |
 //! | `upstream`, `pool`, `tls` | providers and their connections |
@@ -11,7 +10,6 @@
 
 mod body;
 mod capture;
-mod clock;
 pub mod config;
 mod error;
 mod headers;

@@ -13,12 +13,14 @@ use uuid::Uuid;
 
 use super::{
     capture::{Capture, CaptureSettings},
-    clock,
     error::GatewayError,
     headers, trace,
 };
-use crate::recorder::{
-    self, Exchange, Identity, Intake, MAX_ID_BYTES, MAX_PATH_BYTES, Times, Trace, dialect::Dialect,
+use crate::{
+    clock,
+    recorder::{
+        self, Exchange, Identity, Intake, MAX_ID_BYTES, MAX_PATH_BYTES, Times, Trace, dialect::Dialect,
+    },
 };
 
 /// The request's copy, shared with the body that streams to the provider.
@@ -52,7 +54,7 @@ pub(super) struct RequestObserver {
 impl RequestObserver {
     /// Starts the clock, and takes the telemetry headers off the request.
     pub(super) fn start<B>(request: &mut Request<B>, capture: &CaptureSettings, intake: &Intake) -> Self {
-        let (started, wall) = (Instant::now(), clock::within_range(SystemTime::now()));
+        let (started, wall) = (Instant::now(), clock::now());
         let trace = trace::join(request.headers_mut());
         let identity = headers::take_identity(request.headers_mut());
         let mut copy = Capture::new(capture);

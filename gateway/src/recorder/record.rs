@@ -6,6 +6,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::clock;
+
 /// The record of one request, serialized once. Cloning it copies no body.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -54,8 +56,8 @@ impl Shed {
 impl Record {
     /// A record of parts that are ready, for measurements and tests of what comes after the recorder.
     pub(crate) fn of_parts(metrics: Bytes, request: Bytes, response: Bytes) -> Self {
-        let (started, finished) = (SystemTime::now(), Instant::now());
-        let id = Uuid::now_v7();
+        let (started, finished) = (clock::now(), Instant::now());
+        let id = clock::id(started);
         Self { id, started, finished, metrics, request, response, before_streamed_data: None }
     }
 

@@ -8,13 +8,17 @@ use uuid::{NoContext, Timestamp, Uuid};
 /// The last second that RFC 3339 can write, 9999-12-31T23:59:59Z, since 1970.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// The nearest time from 1970 to 9999.
-pub(super) fn within_range(now: SystemTime) -> SystemTime {
+/// The time now, or the nearest one from 1970 to 9999.
+pub(crate) fn now() -> SystemTime {
+    within_range(SystemTime::now())
+}
+
+fn within_range(now: SystemTime) -> SystemTime {
     now.clamp(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(LAST_SECOND))
 }
 
 /// An id for a request of that time, which is within range.
-pub(super) fn id(now: SystemTime) -> Uuid {
+pub(crate) fn id(now: SystemTime) -> Uuid {
     match now.duration_since(UNIX_EPOCH) {
         // Ids of one millisecond are in order, as this one would not be.
         Ok(since) if since > Duration::ZERO && since < Duration::from_secs(LAST_SECOND) => Uuid::now_v7(),

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "behaviour/edges.rs"]
+mod edges;
 #[path = "behaviour/liveness.rs"]
 mod liveness;
 

@@ -8,7 +8,10 @@ use exporter_pipeline::{
 };
 use plugin_api::abi::{status, verdict};
 
-use crate::ledger::{Item, Ledger};
+use crate::{
+    draw::SKEW,
+    ledger::{Item, Ledger},
+};
 
 /// How long a record that makes a call last may have to wait for the next, in such calls.
 const PATIENCE: u32 = 4;
@@ -135,7 +138,7 @@ impl Fates {
                 }
                 assert!(is_refusal(outcome.status) && self.rest.len() == 1, "{lost:?} {outcome:?}");
                 let first_sent = ledger.records[&lost.item.id].first_sent;
-                let is_proven = ledger.last_delivery.is_some_and(|at| Some(at) >= first_sent);
+                let is_proven = ledger.last_delivery.is_some_and(|at| Some(at + SKEW) >= first_sent);
                 assert!(is_over || is_proven || ledger.is_closed, "nothing is known of the backend");
                 let is_large = outcome.status == status::TOO_LARGE;
                 let is_oversize = lost.cause == Cause::Dropped(DropReason::Oversize);
@@ -339,7 +342,7 @@ impl Calls {
 
 fn is_ready(ledger: &Ledger, policy: &Policy, now: Instant) -> bool {
     let Some(oldest) = ledger.fresh.front().map(|id| ledger.records[id].queued_at) else { return false };
-    ledger.is_closed
+    ledger.is_closed && now >= oldest
         || now >= oldest + policy.batch.max_delay
         || ledger.fresh.len() >= policy.batch.max_records
         || ledger.fresh_bytes >= policy.batch.max_bytes

@@ -41,3 +41,173 @@ fn a_worker_is_woken_by_what_changes_its_wait_and_by_nothing_else() {
     });
     assert!(wakes.iter().all(|(wake, expected)| wake == expected), "{wakes:?}");
 }
+
+fn fail(scene: &mut Scene, status: u32) -> Effects<Item> {
+    let Next::Send(batch) = scene.pipeline.next(scene.now) else { panic!("nothing to send") };
+    scene.calls.push(batch.items.iter().map(|item| item.0).collect());
+    scene.pipeline.settle(batch.id, Outcome::of(status, "no"), scene.now)
+}
+
+#[test]
+fn a_probe_of_a_backend_that_was_down_is_a_whole_batch() {
+    let mut policy = policy();
+    policy.breaker.failures = 1;
+    let mut scene = Scene::new(policy);
+    scene.admit(0..10);
+    for _ in 0..2 {
+        scene.now += 60 * SECOND;
+        let _ = fail(&mut scene, status::TIMEOUT);
+    }
+    assert!(scene.calls.iter().all(|call| call.len() == 10), "{:?}", scene.calls);
+}
+
+#[test]
+fn what_will_be_sent_again_is_counted() {
+    let mut scene = Scene::new(policy());
+    scene.admit(0..4);
+    scene.now += SECOND;
+    assert_eq!(fail(&mut scene, status::TIMEOUT).retries, 1, "a batch");
+    scene.now += SECOND;
+    assert_eq!(fail(&mut scene, status::PER_RECORD).retries, 4, "each of its records");
+    scene.now += 40 * SECOND;
+    let refused = (0..4).map(|_| fail(&mut scene, status::REJECT)).map(|effects| effects.retries);
+    assert_eq!(refused.collect::<Vec<_>>(), [0, 0, 1, 1]);
+}
+
+#[test]
+fn a_refusal_is_told_of_once_for_each_record() {
+    let mut policy = policy();
+    policy.batch.max_records = 1;
+    let mut scene = Scene::new(policy);
+    scene.admit([0, 1]);
+    scene.run(20 * SECOND, |_, _| quick(Outcome::of(status::REJECT, "400")));
+    let told = scene.notices.iter().filter(|notice| matches!(notice, Notice::Refused { .. })).count();
+    assert!(scene.calls.len() > 4 && told == 2, "{told} {:?}", scene.calls);
+}
+
+#[test]
+fn a_record_that_makes_calls_last_gets_a_fifth_of_the_time() {
+    let mut policy = policy();
+    policy.batch.max_records = 1;
+    let mut scene = Scene::new(policy);
+    scene.admit(0..2);
+    let mut last = Vec::new();
+    for round in 0..60 {
+        scene.admit([10 + round]);
+        scene.run(5 * SECOND, |items, at| {
+            if items[0].0 == 0 {
+                last.push(at);
+                (Outcome::of(status::TIMEOUT, "no answer"), 10 * SECOND)
+            } else {
+                ok()
+            }
+        });
+    }
+    assert_eq!(scene.delivered.len(), 61);
+    let waits: Vec<_> = last.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits[3..].iter().all(|wait| *wait >= 50 * SECOND && *wait < 65 * SECOND), "{waits:?}");
+}
+
+#[test]
+fn a_suspect_batch_is_sampled_every_second_time_and_only_where_nothing_fresh_tells_more() {
+    let mut policy = policy();
+    (policy.batch.max_records, policy.retry.max_elapsed, policy.breaker.failures) = (10, Duration::ZERO, 100);
+    let sizes = |scene: &Scene| scene.calls.iter().map(Vec::len).collect::<Vec<_>>();
+    let mut scene = Scene::new(policy.clone());
+    scene.admit(0..10);
+    for _ in 0..6 {
+        scene.now += 60 * SECOND;
+        let _ = fail(&mut scene, status::TIMEOUT);
+    }
+    assert_eq!(sizes(&scene), [10, 10, 1, 9, 1, 1]);
+    let mut scene = Scene::new(policy);
+    scene.admit(0..100);
+    for _ in 0..6 {
+        scene.now += 60 * SECOND;
+        let _ = fail(&mut scene, status::TIMEOUT);
+    }
+    assert_eq!(sizes(&scene), [10; 6]);
+}
+
+#[test]
+fn a_record_that_goes_alone_has_its_turn_when_it_was_due_before_what_was_refused_since() {
+    let mut policy = policy();
+    policy.batch.max_records = 2;
+    let mut scene = Scene::new(policy);
+    scene.admit([0]);
+    let is_bad = |items: &[Item]| items.iter().any(|item| item.0 == 0);
+    scene.run(
+        SECOND + MS,
+        |items, _| {
+            if is_bad(items) { quick(Outcome::of(status::REJECT, "400")) } else { ok() }
+        },
+    );
+    scene.calls.clear();
+    // From here on every pair is refused, and every record of it taken: there is always a part to be sent.
+    scene.now += 60 * SECOND;
+    scene.admit(1..100);
+    scene.run(100 * MS, |items, _| {
+        if is_bad(items) || items.len() > 1 { quick(Outcome::of(status::REJECT, "400")) } else { ok() }
+    });
+    let place = scene.calls.iter().position(|call| *call == [0]);
+    assert!(place.is_some_and(|place| place < 4), "{:?}", scene.calls);
+}
+
+#[test]
+fn without_fresh_records_the_probes_of_a_wrong_set_up_take_turns_with_all_that_wait() {
+    let mut policy = policy();
+    policy.batch.max_records = 1;
+    let mut scene = Scene::new(policy);
+    scene.admit([9]);
+    scene.now += SECOND;
+    let Next::Send(batch) = scene.pipeline.next(scene.now) else { panic!("nothing to send") };
+    let (outcome, _) = verdicts(&batch.items, |_| verdict::RETRY);
+    let outcome = Outcome { retry_after: Some(300 * SECOND), ..outcome };
+    let _ = scene.pipeline.settle(batch.id, outcome, scene.now);
+    scene.admit(0..4);
+    scene.now += SECOND;
+    while scene.calls.len() < 3 + 8 {
+        match scene.pipeline.next(scene.now) {
+            Next::Send(batch) => {
+                let number = batch.items[0].0;
+                scene.calls.push(vec![number]);
+                let code = if number == 3 { status::TIMEOUT } else { status::REJECT };
+                let _ = scene.pipeline.settle(batch.id, Outcome::of(code, "no"), scene.now);
+            }
+            Next::Wait(Some(until)) => scene.now = until,
+            other => panic!("{other:?}"),
+        }
+    }
+    let calls = scene.calls.concat();
+    assert_eq!(calls[..4], [0, 1, 2, 3], "three refusals, and a fresh one");
+    // The batch again; those that were refused, twice; the parked one; those, as it is one of them now.
+    assert_eq!((calls[4], calls[7]), (3, 9), "{calls:?}");
+}
+
+#[test]
+fn fresh_records_are_tried_one_at_a_time_while_the_backend_seems_to_be_down() {
+    let mut policy = policy();
+    (policy.batch.max_records, policy.breaker.failures, policy.retry.max_elapsed) = (10, 100, Duration::ZERO);
+    let mut scene = Scene::new(policy);
+    scene.admit(0..200);
+    let mut tried: u32 = 0;
+    for call in 0..12 {
+        scene.now += 60 * SECOND;
+        let _ = fail(&mut scene, status::TIMEOUT);
+        let last = scene.calls[call].iter().max().copied().unwrap_or(0) + 1;
+        let fresh = last.saturating_sub(tried);
+        tried = tried.max(last);
+        assert!(fresh == 10 && tried <= 20 || fresh <= 1, "{:?}", scene.calls);
+    }
+    assert!(tried > 21, "{:?}", scene.calls);
+    scene.calls.clear();
+    scene.run(60 * SECOND, |_, _| ok());
+    assert!(scene.calls[2..].iter().any(|call| call.len() == 10 && call[0] >= tried), "{:?}", scene.calls);
+}
+
+#[test]
+fn of_nine_calls_and_one_for_each_worker_one_has_a_fresh_record() {
+    for workers in [1, 4] {
+        assert_eq!(Scene::new(Policy { workers, ..policy() }).pipeline.patience(), workers + 9);
+    }
+}

@@ -287,6 +287,7 @@ impl World {
     fn abandon(&mut self) {
         self.tell(|| "abandon".into());
         let effects = self.pipeline.abandon(DropReason::Shutdown);
+        assert!(effects.wake);
         self.ledger.is_closed = true;
         for (item, cause, attempts) in lost(&effects) {
             let record = self.ledger.settle(item.id);

@@ -211,3 +211,41 @@ fn of_nine_calls_and_one_for_each_worker_one_has_a_fresh_record() {
         assert_eq!(Scene::new(Policy { workers, ..policy() }).pipeline.patience(), workers + 9);
     }
 }
+
+#[test]
+fn what_is_sent_again_waits_longer_each_time() {
+    let mut policy = policy();
+    policy.batch.max_delay = Duration::ZERO;
+    let mut scene = Scene::new(policy.clone());
+    scene.admit([0]);
+    scene.run(250 * SECOND, |items, _| verdicts(items, |_| verdict::RETRY));
+    let calls = scene.calls.len();
+    assert!((15..40).contains(&calls), "{calls} verdicts");
+    let mut scene =
+        Scene::new(Policy { breaker: CircuitBreaker { failures: 1000, ..policy.breaker }, ..policy });
+    scene.admit([0]);
+    scene.run(250 * SECOND, |_, _| quick(Outcome::of(status::RETRY, "down")));
+    let calls = scene.calls.len();
+    assert!((15..40).contains(&calls), "{calls} failed calls");
+}
+
+#[test]
+fn a_refused_record_on_which_the_backend_fails_later_does_not_go_first() {
+    let mut policy = policy();
+    (policy.batch.max_records, policy.workers) = (1, 2);
+    let mut scene = Scene::new(policy);
+    scene.admit([0]);
+    scene.now += SECOND;
+    let _ = fail(&mut scene, status::REJECT);
+    scene.now += 40 * SECOND;
+    let Next::Send(refused) = scene.pipeline.next(scene.now) else { panic!("nothing to send") };
+    assert_eq!(refused.items[0].0, 0);
+    scene.admit([1]);
+    scene.now += SECOND;
+    let Next::Send(fresh) = scene.pipeline.next(scene.now) else { panic!("nothing to send") };
+    let _ = scene.pipeline.settle(refused.id, Outcome::of(status::TIMEOUT, "no"), scene.now);
+    let _ = scene.pipeline.settle(fresh.id, Outcome::of(status::TIMEOUT, "no"), scene.now);
+    scene.now += 40 * SECOND;
+    let Next::Send(first) = scene.pipeline.next(scene.now) else { panic!("nothing to send") };
+    assert_eq!(first.items[0].0, 1);
+}

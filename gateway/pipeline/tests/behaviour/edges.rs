@@ -249,3 +249,38 @@ fn a_refused_record_on_which_the_backend_fails_later_does_not_go_first() {
     let Next::Send(first) = scene.pipeline.next(scene.now) else { panic!("nothing to send") };
     assert_eq!(first.items[0].0, 1);
 }
+
+#[test]
+fn a_parked_record_that_fills_a_batch_has_its_turn_while_fresh_ones_fill_every_batch() {
+    let mut policy = policy();
+    policy.batch.max_bytes = 1000;
+    let mut scene = Scene::new(policy);
+    scene.admit_sized([(0, 900)]);
+    scene.now += SECOND;
+    let _ = fail(&mut scene, status::PER_RECORD);
+    scene.now += SECOND;
+    scene.admit(1..100);
+    scene.calls.clear();
+    scene.run(5 * MS, |_, _| ok());
+    assert!(scene.calls[..2].iter().any(|call| call.contains(&0)), "{:?}", scene.calls);
+}
+
+#[test]
+fn books_balance_only_if_every_record_is_somewhere() {
+    let mut scene = Scene::new(policy());
+    scene.admit(0..4);
+    let snapshot = scene.pipeline.snapshot();
+    assert!(snapshot.is_balanced());
+    assert!(!exporter_pipeline::Snapshot { queued: 3, ..snapshot }.is_balanced());
+    assert!(!exporter_pipeline::Snapshot { queued: 5, ..snapshot }.is_balanced());
+}
+
+#[test]
+fn every_reason_has_a_label_of_its_own() {
+    let dropped = DropReason::ALL.map(DropReason::label);
+    assert_eq!(
+        dropped,
+        ["queue_full", "shed", "breaker_open_timeout", "retry_exhausted", "shutdown", "oversize"]
+    );
+    assert_eq!(RejectReason::ALL.map(RejectReason::label), ["record", "call"]);
+}

@@ -267,7 +267,10 @@ impl Calls {
         let fresh = batch.items.iter().filter(|item| record(item).first_sent.is_none()).count();
         let tried = batch.items.len() - fresh;
         if fresh > 0 && fresh < ledger.fresh.len() {
-            assert!(tried <= (limits.max_records / 2).max(1), "{tried} in {batch:?} though fresh ones wait");
+            let of_tried = batch.items.iter().filter(|item| record(item).first_sent.is_some());
+            let bytes: u64 = of_tried.map(|item| item.size).sum();
+            let is_half = tried <= limits.max_records / 2 && bytes <= limits.max_bytes / 2;
+            assert!(tried <= 1 || is_half, "{tried} in {batch:?} though fresh ones wait");
         }
         if before == BreakerState::Closed {
             let early = batch.items.iter().find(|item| record(item).not_before.is_some_and(|at| at > now));

@@ -299,6 +299,7 @@ fn what_failed_as_a_probe_does_not_go_before_all_others_later() {
     assert!(tried.iter().max().is_some_and(|last| *last > 10), "{tried:?}");
     scene.calls.clear();
     scene.run(60 * SECOND, |_, _| ok());
-    let fresh = scene.calls.iter().position(|call| call.iter().any(|number| !tried.contains(number)));
+    // The first call is the last probe.
+    let fresh = scene.calls[1..].iter().position(|call| call.iter().any(|number| !tried.contains(number)));
     assert!(fresh.is_some_and(|calls| calls <= 3), "{:?}", scene.calls);
 }

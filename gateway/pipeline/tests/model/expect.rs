@@ -99,8 +99,23 @@ impl Fates {
         {
             record.is_refused = true;
         }
+        if !ledger.is_closed {
+            assert_eq!(
+                effects.retries,
+                self.retries(ledger, is_failure(outcome.status), is_refused),
+                "{outcome:?}"
+            );
+        }
         let of_this = self.rejected.len() + self.retried.len() + self.rest.len();
         self.check_ended_refusals(ledger, effects, of_this);
+    }
+
+    /// Records that wait on their own now, and what is left of a batch that failed.
+    fn retries(&self, ledger: &Ledger, is_failed: bool, is_refused: bool) -> u64 {
+        let is_kept = |item: &&Item| ledger.records.contains_key(&item.id);
+        let parked = self.retried.iter().filter(is_kept).count() as u64;
+        let is_left = self.rest.iter().any(|item| is_kept(&item));
+        parked + u64::from(is_left && (is_failed || is_refused && self.rest.len() == 1))
     }
 
     fn retry(ledger: &mut Ledger, item: &Item, outcome: &Outcome<Item>, policy: &Policy, now: Instant) {

@@ -321,9 +321,18 @@ fn observe_gauges(meter: &Meter, view: &View) {
             .build();
     };
     gauge("magicapi_exporter_queue_records", "Records that wait", |row| row.snapshot.queued);
-    gauge("magicapi_exporter_queue_bytes", "Bytes of the records that wait", |row| row.snapshot.queued_bytes);
-    gauge("magicapi_exporter_queue_capacity_records", "Records that may wait", |row| row.capacity_records);
-    gauge("magicapi_exporter_queue_capacity_bytes", "Bytes that may wait", |row| row.capacity_bytes);
+    gauge("magicapi_exporter_parked_records", "Records that wait and were sent before", |row| {
+        row.snapshot.parked
+    });
+    gauge("magicapi_exporter_queue_bytes", "Bytes of the records that wait or are in flight", |row| {
+        row.snapshot.queued_bytes
+    });
+    gauge("magicapi_exporter_queue_capacity_records", "Records that may wait or be in flight", |row| {
+        row.capacity_records
+    });
+    gauge("magicapi_exporter_queue_capacity_bytes", "Bytes that may wait or be in flight", |row| {
+        row.capacity_bytes
+    });
     gauge("magicapi_exporter_in_flight_records", "Records being sent or waiting for a retry", |row| {
         row.snapshot.books.in_flight
     });

@@ -299,3 +299,29 @@ async fn memory_goes_back_to_the_system_when_the_load_is_over() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_an_exporter_may_not_see_is_not_kept_for_it_while_its_backend_is_down() {
+    let provider = RawProvider::of(EMPTY_ANSWER).await;
+    let mut gateway = Gateway::new().provider("demo", &provider.url());
+    for content in ["metadata", "none"] {
+        let keys = format!("content = \"{content}\"\nqueue.max_records = 10000");
+        gateway = gateway.probe(content, &keys, r#"script = ["retry"]"#);
+    }
+    let gateway = gateway.start().await;
+    warm(&gateway).await;
+    let before = gateway.resident_bytes();
+    let body = json!({ "model": "demo", "text": "x".repeat(1_800_000) }).to_string();
+    for _ in 0..150 {
+        assert_eq!(gateway.post(PATH, body.clone()).await.status, 200);
+    }
+    for plugin in ["metadata", "none"] {
+        let books = gateway.wait_for_books(plugin, |books| books["accepted"] == 170).await;
+        assert_eq!(books["dropped"]["queue_full"], 0, "{books}");
+    }
+    wait_for("memory that is not of bodies", || async {
+        let grown = grown(before, gateway.resident_bytes());
+        (grown < SLACK_KIB).then_some(())
+    })
+    .await;
+}

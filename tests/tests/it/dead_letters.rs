@@ -136,7 +136,9 @@ async fn a_single_bad_record_is_told_with_its_words_and_stays_when_it_is_rejecte
     ask(&gateway, 7).await;
     let poison = r#"{"model":"demo-fast","messages":[{"role":"user","content":"cyanide"}]}"#;
     assert_eq!(gateway.post(PATH, poison).await.status, 200);
-    gateway.settled("probe", 8).await;
+    // One that is delivered after it shows that it is not the set-up.
+    ask(&gateway, 1).await;
+    gateway.settled("probe", 9).await;
     let letters = stopped(&mut gateway).await;
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(
@@ -152,7 +154,7 @@ async fn a_single_bad_record_is_told_with_its_words_and_stays_when_it_is_rejecte
     assert_eq!(self::letters(&gateway.folder().join(DEAD)), letters, "not appended twice");
     gateway.command("probe", "ok");
     assert_eq!(replayed(gateway.folder(), &[DEAD]).await.code, Some(0));
-    assert_eq!(gateway.delivered_once("probe").len(), 8);
+    assert_eq!(gateway.delivered_once("probe").len(), 9);
 }
 
 #[tokio::test]

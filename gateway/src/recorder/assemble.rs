@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use exporter_pipeline::Shed;
 use plugin_api::{BodyDescription, EndReason, RequestMetrics};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -97,32 +98,6 @@ impl Summary {
             status_code: exchange.status_code,
             total: exchange.times.total,
             gateway_overhead: exchange.times.sent,
-        }
-    }
-}
-
-/// How much of a record may go to make it smaller. Each level includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Shed {
-    /// The chunks of a stream; the folded answer stays.
-    StreamedData,
-    /// The answer.
-    Response,
-    /// The request. Identity, usage, cost and outcome always stay.
-    Request,
-}
-
-impl Shed {
-    /// Every level, the most expendable first.
-    pub const ORDER: [Self; 3] = [Self::StreamedData, Self::Response, Self::Request];
-
-    /// As `truncated` names it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::StreamedData => "streamed_data",
-            Self::Response => "response",
-            Self::Request => "request",
         }
     }
 }

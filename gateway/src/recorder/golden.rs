@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use exporter_pipeline::Shed;
 use http::{HeaderValue, Method};
 use plugin_api::{EndReason, RequestMetrics};
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
-    assemble::{Record, Settings, Shed, assemble},
+    assemble::{Record, Settings, assemble},
     exchange::{Captured, Exchange, Identity, Kept, Piece, Times, Trace},
 };
 use crate::providers;

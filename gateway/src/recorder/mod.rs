@@ -33,7 +33,7 @@ pub mod usage;
 
 pub(crate) use self::intake::{Duties, Intake, Losses, start};
 pub use self::{
-    assemble::{Record, Settings, Shed, Summary, assemble},
+    assemble::{Record, Settings, Summary, assemble},
     exchange::{Captured, Exchange, Identity, Kept, Piece, Times, Trace},
     usage::Usage,
 };

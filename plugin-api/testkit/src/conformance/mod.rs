@@ -91,6 +91,7 @@
 //! `CONFORMANCE_OUTAGE` (`2s`, `500ms`) shortens the outage for a quick run; see [`Suite`] for the rest.
 
 mod backend;
+mod books;
 mod check;
 mod delivery;
 mod records;
@@ -130,6 +131,10 @@ macro_rules! conformance_tests {
             half_refused_for_now_is_delivered_later HalfRetried,
             half_refused_for_good_is_rejected_and_no_other HalfRejected,
             each_third_gets_its_own_verdict Thirds,
+            a_record_refused_for_now_holds_up_no_other OneDeferred,
+            a_record_that_is_never_answered_holds_up_no_other OneStalls,
+            a_wrong_address_loses_nothing NotFound,
+            a_pause_that_the_backend_asks_for_is_passed_on Throttled,
             a_hang_ends_by_the_deadline_and_loses_nothing Hang,
             a_cut_answer_makes_no_duplicates CutAnswer,
             an_outage_loses_nothing Outage,

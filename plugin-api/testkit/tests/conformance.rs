@@ -237,12 +237,16 @@ fn suite() -> Suite {
 
 #[test]
 fn a_good_plugin_conforms_in_every_scenario() {
-    for scenario in Scenario::ALL {
-        for virtue in ["none", "takes all or nothing", "wants one by one", "needs the backend"] {
-            let report = suite().run::<Wicked>(scenario, Memory::tempting_to(virtue));
-            assert!(report.is_passed(), "{virtue}: {report}");
+    thread::scope(|scope| {
+        for scenario in Scenario::ALL {
+            for virtue in ["none", "takes all or nothing", "wants one by one", "needs the backend"] {
+                scope.spawn(move || {
+                    let report = suite().run::<Wicked>(scenario, Memory::tempting_to(virtue));
+                    assert!(report.is_passed(), "{virtue}: {report}");
+                });
+            }
         }
-    }
+    });
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub struct Policy {
 }
 
 /// What is set for one exporter, before what its plugin says of itself comes into it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// As in [`Policy`].
     pub capacity: Capacity,

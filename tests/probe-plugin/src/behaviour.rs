@@ -130,11 +130,11 @@ impl Behaviour {
         for (index, record) in batch.iter().enumerate() {
             match (self, index % 2, index % 3) {
                 (Self::Defer(text), ..) if record_contains(&record, text) => {
-                    batch.retry(index, "told to wait")
+                    batch.retry(index, "told to wait");
                 }
                 (Self::PerRecordMissing, ..) if index > 0 => {}
                 (Self::RejectEach, ..) | (Self::RejectHalf, 1, _) | (Self::Thirds, _, 2) => {
-                    batch.reject(index, "told to reject it")
+                    batch.reject(index, "told to reject it");
                 }
                 (Self::RetryHalf, 1, _) | (Self::Thirds, _, 1) => batch.retry(index, "told to retry it"),
                 _ => {

@@ -21,8 +21,9 @@ impl ExportError {
         Self::new(status::RETRY, message)
     }
 
-    /// The backend will never take it, a status such as 400. The gateway splits the batch to find the record at
-    /// fault, so that one bad record takes no other with it.
+    /// The backend refused the request, a status such as 400. The gateway splits the batch to find the record at
+    /// fault, so that one bad record takes no other with it. A record that is refused alone is rejected for good once the
+    /// backend has taken another; where it takes none, the set-up is at fault, and the records wait.
     pub fn reject(message: impl Into<String>) -> Self {
         Self::new(status::REJECT, message)
     }

@@ -36,7 +36,6 @@
 //! | [`Field`], [`Fields`] | the record's fields as the JSON they are, for the quick way |
 //! | [`Descriptor`], [`Description`] | what a plugin says about itself |
 //! | [`abi`] | the binary interface, for the gateway and for plugins in other languages |
-//! | [`judge`] | what the gateway makes of a call's outcome |
 //! | [`note`] | the ELF note that names a plugin without running it |
 //!
 //! For a plugin's tests there is a crate beside this one, `exporter-testkit`: sample records, a stand-in for the gateway,
@@ -62,7 +61,6 @@ mod exporter;
 mod flat;
 mod guard;
 mod host;
-pub mod judge;
 mod logging;
 mod metrics;
 pub mod note;

@@ -41,6 +41,7 @@
 //! | `time` | times to come |
 //! | `books` | where every record went |
 //! | `policy`, `effects` | what goes in beside records, and what comes out |
+//! | `shed` | what a record loses first where it is too large |
 
 mod admit;
 mod backoff;
@@ -54,6 +55,7 @@ mod pipeline;
 mod policy;
 mod rate;
 mod settle;
+mod shed;
 mod time;
 mod waiting;
 
@@ -65,7 +67,8 @@ pub use self::{
     breaker::{BreakerState, CircuitBreaker},
     effects::{Cause, Effects, GivenUp, Notice, Opened},
     pipeline::Pipeline,
-    policy::{BatchLimits, Capacity, OnFull, Policy},
+    policy::{BatchLimits, BatchSettings, Capacity, OnFull, Policy, Settings},
     rate::RateLimits,
     settle::SETUP_REFUSALS,
+    shed::Shed,
 };

@@ -67,7 +67,7 @@ impl<T: Clone> Pipeline<T> {
                     effects.freed.extend(entry.whole);
                 }
                 Disposition::Rejected => {
-                    self.end(effects, entry, Cause::Rejected(RejectReason::Record), reason())
+                    self.end(effects, entry, Cause::Rejected(RejectReason::Record), reason());
                 }
                 Disposition::Retry => self.park_for_retry(entry, reason(), outcome.retry_after, now, effects),
                 Disposition::Missing => {
@@ -242,11 +242,13 @@ impl<T: Clone> Pipeline<T> {
         }
     }
 
-    /// At the end, when nothing is left by which the refused ones could be judged, they are to blame.
+    /// At the end, when nothing is left by which the refused ones could be judged, they are to blame. Those that the backend
+    /// has taken others after are tried once more first.
     pub(crate) fn end_refusals(&mut self, effects: &mut Effects<T>) {
         let is_all =
             self.is_closed && self.in_flight.is_empty() && self.waiting.refused() == self.waiting.len();
-        if !is_all || self.is_set_up_wrong {
+        let is_proven = || self.has_delivered_since(self.waiting.first_refusal());
+        if !is_all || self.is_set_up_wrong || is_proven() {
             return;
         }
         for mut entry in self.waiting.take_refused() {

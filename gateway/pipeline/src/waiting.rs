@@ -169,6 +169,11 @@ impl<T> Waiting<T> {
         self.refused
     }
 
+    /// When the first of those was refused.
+    pub(crate) fn first_refusal(&self) -> Option<Instant> {
+        self.parked.values().filter_map(|entry| Some(entry.refusal.as_ref()?.at)).min()
+    }
+
     /// Whether the fresh ones fill a batch.
     pub(crate) fn fills(&self, limits: &BatchLimits) -> bool {
         !self.fresh.is_empty()

@@ -252,6 +252,24 @@ fn a_refused_record_that_nothing_comes_after_is_rejected_at_the_end() {
 }
 
 #[test]
+fn at_the_end_a_refused_record_is_tried_once_more_where_the_backend_takes_others() {
+    for (still_refused, delivered) in [(false, 60), (true, 57)] {
+        let mut scene = Scene::new(policy());
+        scene.admit(0..60);
+        scene.run(10 * SECOND, |_, _| quick(Outcome::of(status::REJECT, "404")));
+        assert_eq!(scene.given_up.len(), 0);
+        let effects = scene.pipeline.close();
+        scene.act(effects);
+        scene.run(300 * SECOND, |items, _| match items {
+            [(0..3, _)] if still_refused => quick(Outcome::of(status::REJECT, "400")),
+            _ => ok(),
+        });
+        assert_eq!((scene.delivered.len(), scene.lost(REJECTED).len()), (delivered, 60 - delivered));
+        assert!(matches!(scene.pipeline.next(scene.now), Next::Closed));
+    }
+}
+
+#[test]
 fn a_record_that_makes_the_backend_time_out_is_found_and_given_up_alone() {
     let mut scene = Scene::new(policy());
     scene.admit(0..500);

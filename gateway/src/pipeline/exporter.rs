@@ -77,7 +77,6 @@ impl Exporter {
         let arrival = |record: &Arc<Record>| {
             let size = record.size() as u64;
             let smaller = room.wanted(size).and_then(|wanted| reduced(record, wanted));
-            let smaller = smaller.map(|smaller| (smaller.clone(), smaller.size() as u64));
             Arrival { item: record.clone(), size, smaller }
         };
         let arrivals: Vec<_> = records.iter().map(arrival).collect();
@@ -246,7 +245,7 @@ fn outcome(answer: Result<ExportOutcome, CallFailed>, only: Option<&Record>) -> 
         message: answer.message,
         verdicts: answer.verdicts.into_iter().map(|given| given.map(verdict)).collect(),
         retry_after: answer.retry_after,
-        smaller: smaller.map(|smaller| (smaller.clone(), smaller.size() as u64)),
+        smaller,
     };
     (outcome, answer.faults)
 }

@@ -1,7 +1,9 @@
-//! How an exporter is fed: the operator's settings over the plugin's defaults, the backend's limits over both.
+//! From an exporter's section of the configuration to how it is fed. What the plugin says of itself comes into it in
+//! [`Policy::of`].
 
-use exporter_pipeline::{BatchLimits, Capacity, CircuitBreaker, OnFull, Policy, RateLimits, Retry};
-use plugin_api::Description;
+use exporter_pipeline::{
+    BatchSettings, Capacity, CircuitBreaker, OnFull, Policy, RateLimits, Retry, Settings,
+};
 use tracing::error;
 
 use super::{
@@ -20,7 +22,8 @@ pub(super) fn exporter(
     sink: OutcomeSink,
 ) -> Exporter {
     let content = entry.content.min(plugin.description().content);
-    let policy = Policy { keep_whole: sink.wants_letters(), ..policy(plugin.description(), entry) };
+    let policy =
+        Policy { keep_whole: sink.wants_letters(), ..Policy::of(plugin.description(), settings(entry)) };
     let observer = Observer::new(instruments.clone(), &entry.name);
     Exporter::new(plugin, content, policy, entry.call_timeout, observer, sink)
 }
@@ -44,16 +47,15 @@ pub(super) fn dead_letters(entry: &config::Plugin) -> OutcomeSink {
     }
 }
 
-fn policy(plugin: &Description, entry: &config::Plugin) -> Policy {
-    let limits = &plugin.limits;
-    Policy {
+fn settings(entry: &config::Plugin) -> Settings {
+    Settings {
         capacity: Capacity { records: entry.queue.max_records, bytes: entry.queue.max_bytes.bytes() },
         on_full: on_full(entry.queue.on_full),
-        max_record_bytes: limits
-            .max_record_bytes
-            .unwrap_or(u64::MAX)
-            .min(limits.max_bytes.unwrap_or(u64::MAX)),
-        batch: batch(plugin, entry),
+        batch: BatchSettings {
+            max_records: entry.batch.max_records,
+            max_bytes: entry.batch.max_bytes.map(ByteSize::bytes),
+            max_delay: entry.batch.max_delay,
+        },
         retry: Retry {
             initial: entry.retry.initial,
             max: entry.retry.max,
@@ -70,23 +72,7 @@ fn policy(plugin: &Description, entry: &config::Plugin) -> Policy {
             requests_per_second: entry.rate_limit.requests_per_second,
         },
         max_panics: entry.max_panics,
-        workers: if plugin.concurrent { entry.workers.max(1) } else { 1 },
-        keep_whole: false,
-    }
-}
-
-/// A batch never asks for more than the queue can hold: it would never be full, only late.
-fn batch(plugin: &Description, entry: &config::Plugin) -> BatchLimits {
-    let (defaults, limits) = (&plugin.batch, &plugin.limits);
-    let records = entry.batch.max_records.unwrap_or(defaults.max_records as usize);
-    let bytes = entry.batch.max_bytes.map_or(defaults.max_bytes, ByteSize::bytes);
-    BatchLimits {
-        max_records: records
-            .min(limits.max_records.map_or(usize::MAX, |records| records as usize))
-            .min(entry.queue.max_records)
-            .max(1),
-        max_bytes: bytes.min(limits.max_bytes.unwrap_or(u64::MAX)).min(entry.queue.max_bytes.bytes()),
-        max_delay: entry.batch.max_delay.unwrap_or(defaults.max_delay),
+        workers: entry.workers,
     }
 }
 
@@ -95,52 +81,5 @@ fn on_full(on_full: config::OnFull) -> OnFull {
         config::OnFull::DropOldest => OnFull::DropOldest,
         config::OnFull::DropNewest => OnFull::DropNewest,
         config::OnFull::Shed => OnFull::Shed,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn description(extra: &serde_json::Value) -> Description {
-        let mut value = serde_json::json!({
-            "name": "x", "version": "1", "api_version": "1.0.0", "content": "metadata",
-            "batch": { "max_records": 500, "max_bytes": 1000, "max_delay_ms": 1000 }, "config_schema": {},
-        });
-        value.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn the_operator_overrides_the_plugin_and_the_backend_caps_both() {
-        let mut entry = config::Plugin::new("x", "x.so");
-        let plugin = description(&serde_json::json!({ "limits": { "max_records": 100 } }));
-        let defaults = policy(&plugin, &entry);
-        assert_eq!(defaults.batch.max_records, 100);
-        assert_eq!(defaults.batch.max_bytes, 1000);
-        assert_eq!(defaults.batch.max_delay, Duration::from_secs(1));
-        entry.batch.max_records = Some(10);
-        entry.batch.max_delay = Some(Duration::from_millis(5));
-        let set = policy(&plugin, &entry);
-        assert_eq!(set.batch.max_records, 10);
-        assert_eq!(set.batch.max_delay, Duration::from_millis(5));
-    }
-
-    #[test]
-    fn the_backends_hard_limit_bounds_a_record() {
-        let entry = config::Plugin::new("x", "x.so");
-        let limits = serde_json::json!({ "limits": { "max_bytes": 900, "max_record_bytes": 1_000 } });
-        assert_eq!(policy(&description(&limits), &entry).max_record_bytes, 900);
-        assert_eq!(policy(&description(&serde_json::json!({})), &entry).max_record_bytes, u64::MAX);
-    }
-
-    #[test]
-    fn several_workers_only_where_the_plugin_allows_it() {
-        let mut entry = config::Plugin::new("x", "x.so");
-        entry.workers = 4;
-        assert_eq!(policy(&description(&serde_json::json!({})), &entry).workers, 1);
-        assert_eq!(policy(&description(&serde_json::json!({ "concurrent": true })), &entry).workers, 4);
     }
 }

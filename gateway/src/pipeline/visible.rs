@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use exporter_pipeline::Shed;
 use plugin_api::{Content, RequestMetrics, abi::part};
 
-use crate::{
-    loader::BatchSource,
-    recorder::{Record, Shed},
-};
+use crate::{loader::BatchSource, recorder::Record};
 
 /// One set of records, as far as the exporters of each kind may see them. Each view is made once, when it is asked for.
 #[derive(Debug)]
@@ -60,18 +58,13 @@ fn without_names(record: &Record) -> Record {
 
 /// The record without as many of its bodies as it takes to be no larger than `size`, or without all of them if that is not
 /// enough; `None` when there is nothing to take off.
-pub(super) fn reduced(record: &Record, size: u64) -> Option<Arc<Record>> {
-    let mut smallest = None;
-    for level in Shed::ORDER {
-        if let Some(record) = record.shed(level) {
-            let fits = record.size() as u64 <= size;
-            smallest = Some(Arc::new(record));
-            if fits {
-                break;
-            }
-        }
-    }
-    smallest
+pub(super) fn reduced(record: &Record, size: u64) -> Option<(Arc<Record>, u64)> {
+    let without = |level| {
+        let record = record.shed(level)?;
+        let size = record.size() as u64;
+        Some((Arc::new(record), size))
+    };
+    Shed::reduce(size, without)
 }
 
 /// A batch as the loader hands it to a plugin.
@@ -120,11 +113,11 @@ mod tests {
     #[test]
     fn a_record_loses_no_more_bodies_than_it_must() {
         let sizes =
-            |size| reduced(&record(), size).map(|record| [record.request.len(), record.response.len()]);
+            |size| reduced(&record(), size).map(|(record, _)| [record.request.len(), record.response.len()]);
         assert_eq!(sizes(100), Some([2, 0]), "whoever asks wants something taken off");
         assert_eq!(sizes(9), Some([2, 0]));
         assert_eq!(sizes(8), Some([0, 0]));
         assert_eq!(sizes(0), Some([0, 0]));
-        assert!(reduced(&reduced(&record(), 0).unwrap(), 0).is_none());
+        assert!(reduced(&reduced(&record(), 0).unwrap().0, 0).is_none());
     }
 }

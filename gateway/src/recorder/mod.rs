@@ -42,7 +42,7 @@ pub use self::{
     assemble::{STREAM_FACTOR, Settings, assemble},
     exchange::{Captured, Exchange, Identity, Kept, MAX_ID_BYTES, MAX_PATH_BYTES, Summary, Times, Trace},
     marked_bytes::MarkedBytes,
-    record::{Record, Shed},
+    record::Record,
     usage::Usage,
 };
 pub(crate) use self::{

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use exporter_pipeline::Shed;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -25,32 +26,6 @@ pub struct Record {
     pub response: Bytes,
     /// Length of `response` before `streamed_data`, when it has that.
     pub(crate) before_streamed_data: Option<usize>,
-}
-
-/// How much of a record may go to make it smaller. Each level includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Shed {
-    /// The chunks of a stream; the folded answer stays.
-    StreamedData,
-    /// The answer.
-    Response,
-    /// The request. Identity, usage, cost and outcome always stay.
-    Request,
-}
-
-impl Shed {
-    /// Every level, the most expendable first.
-    pub const ORDER: [Self; 3] = [Self::StreamedData, Self::Response, Self::Request];
-
-    /// As `truncated` names it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::StreamedData => "streamed_data",
-            Self::Response => "response",
-            Self::Request => "request",
-        }
-    }
 }
 
 impl Record {

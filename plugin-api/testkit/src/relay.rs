@@ -135,6 +135,9 @@ impl Relay {
             Behaviour::RetryHalf | Behaviour::RejectHalf | Behaviour::Thirds => {
                 return Err(Unsupported("a relay cannot refuse single records"));
             }
+            Behaviour::RetryOne | Behaviour::StallOne | Behaviour::NotFound | Behaviour::Throttle => {
+                return Err(Unsupported("a relay does not know what it passes on"));
+            }
         });
         Ok(())
     }

@@ -2,11 +2,14 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use plugin_api::{CostSource, EndReason, RequestMetrics, Status as RequestStatus, UsageSource};
+use exporter_pipeline::Shed;
+use plugin_api::{Content, CostSource, EndReason, RequestMetrics, Status as RequestStatus, UsageSource};
+use serde_json::value::RawValue;
 
 /// A record to test with: complete and plausible, to be changed where a test cares.
 ///
@@ -143,14 +146,34 @@ impl Sample {
         serde_json::to_vec(&self.metrics).unwrap_or_default()
     }
 
-    /// What the gateway makes of a record that is too large; `None` when there is nothing to take off.
-    pub(super) fn without_bodies(&self) -> Option<Self> {
-        let bodies = [("response", &self.response), ("request", &self.request)];
-        let gone: Vec<_> =
-            bodies.iter().filter(|(_, body)| !body.is_empty()).map(|(name, _)| *name).collect();
-        let shed = self.clone().request("").response("");
-        (!gone.is_empty())
-            .then(|| shed.with(|metrics| metrics.truncated.extend(gone.into_iter().map(Cow::Borrowed))))
+    /// Bytes of its three parts.
+    pub(super) fn size(&self) -> u64 {
+        (self.metrics_json().len() + self.request.len() + self.response.len()) as u64
+    }
+
+    /// As an exporter of this content sees it.
+    pub(super) fn visible(self, content: Content) -> Self {
+        if content == Content::Full { self } else { self.request("").response("") }
+    }
+
+    /// Without what `level` lets go, which `truncated` then names; `None` when there is nothing of that.
+    pub(super) fn shed(&self, level: Shed) -> Option<Self> {
+        let mut shed = self.clone();
+        let mut gone = Vec::new();
+        if let Some(folded) = without_chunks(&self.response) {
+            shed.response = folded;
+            gone.push(Shed::StreamedData);
+        }
+        if level >= Shed::Response && !shed.response.is_empty() {
+            shed.response.clear();
+            gone.push(Shed::Response);
+        }
+        if level >= Shed::Request && !shed.request.is_empty() {
+            shed.request.clear();
+            gone.push(Shed::Request);
+        }
+        let names = gone.iter().map(|level| Cow::Borrowed(level.name()));
+        (!gone.is_empty()).then(|| shed.with(|metrics| metrics.truncated.extend(names)))
     }
 
     fn without_usage(self) -> Self {
@@ -166,6 +189,13 @@ impl Sample {
             metrics.price_version = None;
         })
     }
+}
+
+/// An answer without the chunks that it was folded from, if it has any.
+fn without_chunks(response: &[u8]) -> Option<Vec<u8>> {
+    let mut members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(response).ok()?;
+    members.remove(Shed::StreamedData.name())?;
+    serde_json::to_vec(&members).ok()
 }
 
 /// The `metrics` part of [`Sample::chat`]. A field that it lacks is one that may be absent.

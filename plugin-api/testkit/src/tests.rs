@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use exporter_pipeline::Shed;
 use plugin_api::{
     Batch, Content, Descriptor, ExportError, Health, Host, InitError, RequestMetrics, TelemetryExporter,
     abi::status,
@@ -139,4 +140,22 @@ fn an_outcome_reads_as_letters_and_as_reasons() {
     };
     assert_eq!(outcome.letters(), "xDr-x");
     assert_eq!(outcome.rejections(), ["too old", "too large"]);
+}
+
+#[test]
+fn a_sample_loses_its_chunks_first_its_answer_next_and_its_request_last() {
+    let stream = Sample::stream();
+    let seen = |level| {
+        let shed = stream.shed(level).unwrap();
+        let json = shed.metrics_json();
+        let metrics: RequestMetrics<'_> = serde_json::from_slice(&json).unwrap();
+        let has_chunks = shed.response.windows(13).any(|bytes| bytes == b"streamed_data");
+        assert!(!has_chunks && shed.size() < stream.size());
+        (metrics.truncated.join(" "), shed.response.is_empty(), shed.request.is_empty())
+    };
+    assert_eq!(seen(Shed::StreamedData), ("streamed_data".to_owned(), false, false));
+    assert_eq!(seen(Shed::Response), ("streamed_data response".to_owned(), true, false));
+    assert_eq!(seen(Shed::Request), ("streamed_data response request".to_owned(), true, true));
+    assert!(Sample::chat().shed(Shed::StreamedData).is_none(), "it was no stream");
+    assert!(Sample::chat().visible(Content::Metadata).shed(Shed::Request).is_none(), "it has no bodies");
 }

@@ -119,7 +119,28 @@ impl TelemetryExporter for Wicked {
             (Behaviour::Down, "rejects in an outage") => return Err(ExportError::reject("nobody there")),
             (Behaviour::Down, "fails silently") => return Err(ExportError::retry("")),
             (Behaviour::Down, _) => return Err(ExportError::retry("nobody there")),
+            (Behaviour::NotFound, "blames the records") => {
+                batch.iter().for_each(|record| record.reject("404"));
+                return Err(ExportError::per_record());
+            }
+            (Behaviour::NotFound, "takes all or nothing") => return Err(ExportError::reject("404")),
+            (Behaviour::NotFound, _) => return Err(ExportError::retry("404")),
+            (Behaviour::Throttle, "keeps the pause to itself") => return Err(ExportError::retry("429")),
+            (Behaviour::Throttle, "rejects what is too much") => {
+                return Err(ExportError::reject("429").after(Behaviour::PAUSE));
+            }
+            (Behaviour::Throttle, _) => return Err(ExportError::retry("429").after(Behaviour::PAUSE)),
             _ => {}
+        }
+        if self.stalls(batch) {
+            match self.vice() {
+                "takes silence for yes" => {}
+                "takes silence for no" => {
+                    batch.iter().for_each(|record| record.reject("no answer"));
+                    return Err(ExportError::per_record());
+                }
+                _ => std::future::pending().await,
+            }
         }
         self.deliver(batch)
     }
@@ -146,6 +167,10 @@ impl Wicked {
         self.store.lock().unwrap().script.behaviour()
     }
 
+    fn stalls(&self, batch: Batch<'_>) -> bool {
+        batch.iter().any(|record| self.behaviour().fate_of(&id_of(record)) == Fate::Stall)
+    }
+
     fn deliver(&self, batch: Batch<'_>) -> Result<(), ExportError> {
         if self.vice() == "wants one by one" && batch.len() > 1 {
             return Err(ExportError::too_large("one at a time"));
@@ -163,6 +188,9 @@ impl Wicked {
         for (record, fate) in batch.iter().zip(&fates) {
             match fate {
                 Fate::Retry if self.vice() == "overlooks retry" => record.delivered(),
+                Fate::Retry if self.vice() == "rejects what comes again" && batch.attempt() > 0 => {
+                    record.reject("busy");
+                }
                 Fate::Retry => record.retry("busy"),
                 Fate::Refuse if self.vice() == "gives no reason" => record.reject(""),
                 Fate::Refuse if self.vice() == "never rejects" => record.retry("busy"),
@@ -173,6 +201,7 @@ impl Wicked {
                 Fate::Take if self.vice() == "fears brackets" && record.request_json().starts_with(b"[[") => {
                     record.retry("cannot parse it");
                 }
+                Fate::Stall => record.delivered(),
                 Fate::Take => self.take(record),
             }
         }
@@ -208,12 +237,16 @@ fn suite() -> Suite {
 
 #[test]
 fn a_good_plugin_conforms_in_every_scenario() {
-    for scenario in Scenario::ALL {
-        for virtue in ["none", "takes all or nothing", "wants one by one", "needs the backend"] {
-            let report = suite().run::<Wicked>(scenario, Memory::tempting_to(virtue));
-            assert!(report.is_passed(), "{virtue}: {report}");
+    thread::scope(|scope| {
+        for scenario in Scenario::ALL {
+            for virtue in ["none", "takes all or nothing", "wants one by one", "needs the backend"] {
+                scope.spawn(move || {
+                    let report = suite().run::<Wicked>(scenario, Memory::tempting_to(virtue));
+                    assert!(report.is_passed(), "{virtue}: {report}");
+                });
+            }
         }
-    }
+    });
 }
 
 #[test]
@@ -242,7 +275,16 @@ fn every_vice_is_found_out_and_named() {
             ("does not wait", Hang, "called delivered, but not in the backend: 40 ("),
             ("does not wait", Hang, "was still on"),
             ("does not wait", CutAnswer, "was still on"),
-            ("rejects in an outage", Outage, "taken by the backend, but rejected: 40 ("),
+            ("rejects in an outage", Outage, "were refused for good (`ExportError::reject`) in"),
+            ("rejects what comes again", OneDeferred, "taken by the backend, but rejected: 1 ("),
+            ("rejects what comes again", OneDeferred, "was still on"),
+            ("takes silence for yes", OneStalls, "called delivered, but not in the backend: 1 ("),
+            ("takes silence for no", OneStalls, "taken by the backend, but rejected"),
+            ("blames the records", NotFound, "taken by the backend, but rejected: 40 ("),
+            ("deaf backend", NotFound, "was still on"),
+            ("keeps the pause to itself", Throttled, "to be left alone for 2s, and the plugin did not"),
+            ("rejects what is too much", Throttled, "were refused for good (`ExportError::reject`) in"),
+            ("deaf backend", Throttled, "was still on"),
             ("panics", Accepted, "`export` panicked: no"),
             ("panics in health", Accepted, "`health` failed"),
             ("panics in init", DownAtStart, "`init` panicked while the backend was down"),

@@ -120,9 +120,12 @@ impl Backend for Reader {
                 Err(Unsupported("a stream whose reader has gone does not come back: records are rejected"))
             }
             Behaviour::CutAnswer => Err(Unsupported("a stream has no answer that could be lost")),
-            Behaviour::RetryHalf | Behaviour::RejectHalf | Behaviour::Thirds => {
-                Err(Unsupported("a reader takes what it reads"))
-            }
+            Behaviour::RetryHalf
+            | Behaviour::RejectHalf
+            | Behaviour::Thirds
+            | Behaviour::RetryOne
+            | Behaviour::StallOne => Err(Unsupported("a reader takes what it reads")),
+            Behaviour::NotFound | Behaviour::Throttle => Err(Unsupported("a reader says nothing")),
         }
     }
 

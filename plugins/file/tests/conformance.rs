@@ -62,9 +62,15 @@ impl Backend for Directory {
                 fs::write(self.logs(), "").unwrap();
             }
             Behaviour::Accept | Behaviour::Down => {}
-            Behaviour::RetryHalf | Behaviour::RejectHalf | Behaviour::Thirds => {
+            Behaviour::RetryHalf
+            | Behaviour::RejectHalf
+            | Behaviour::Thirds
+            | Behaviour::RetryOne
+            | Behaviour::StallOne => {
                 return Err(Unsupported("a file does not look at what is written to it"));
             }
+            Behaviour::NotFound => return Err(Unsupported("a path that has gone is what an outage is here")),
+            Behaviour::Throttle => return Err(Unsupported("a file system asks for no pause")),
             Behaviour::Hang => return Err(Unsupported("a write to a local file is not waited for")),
             Behaviour::CutAnswer => {
                 return Err(Unsupported("what was written is known: there is no answer to be lost"));

@@ -162,12 +162,12 @@ impl Ending {
         self.to_retry.extend(records);
     }
 
-    /// The request with these records failed. A record that is refused alone is rejected here and now.
+    /// The request with these records failed. Whether a refusal is a record's fault or the set-up's is for the gateway to
+    /// find out, also where there is one record in it: it knows what else the backend takes.
     pub fn failed(&mut self, batch: Batch<'_>, records: Vec<usize>, error: ExportError) {
-        match (error.kind(), records.as_slice()) {
-            (ErrorKind::PerRecord, _) => {}
-            (ErrorKind::Reject, &[only]) => batch.reject(only, &error.to_string()),
-            (ErrorKind::Reject | ErrorKind::TooLarge, _) => self.error = Some(error),
+        match error.kind() {
+            ErrorKind::PerRecord => {}
+            ErrorKind::Reject | ErrorKind::TooLarge => self.error = Some(error),
             _ => {
                 self.to_retry.extend(records);
                 self.is_over = true;
@@ -310,7 +310,8 @@ mod tests {
             (4, &["ok", "ok"][..], OK, "DDDD"),
             (4, &["ok", "bad"], REJECT, "DD--"),
             (4, &["bad", "ok"], REJECT, "--DD"),
-            (3, &["ok", "bad"], OK, "DDx"),
+            (3, &["ok", "bad"], REJECT, "DD-"),
+            (1, &["bad"], REJECT, "-"),
             (3, &["ok", "huge"], TOO_LARGE, "DD-"),
             (6, &["ok", "busy"], RETRY, "DD----"),
             (6, &["bad", "busy"], REJECT, "--rrrr"),

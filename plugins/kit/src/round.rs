@@ -61,7 +61,7 @@ pub struct Part {
     /// What is done when nobody knows whether the backend has it.
     pub delivery: Delivery,
     /// Whether a record that is too large by itself may be tried again without its bodies, as the gateway does it then.
-    /// Otherwise it is rejected: the part has no bodies, or the plugin has cut them to the backend's limits.
+    /// Otherwise it counts as refused: the part has no bodies, or the plugin has cut them to the backend's limits.
     pub can_shed_bodies: bool,
 }
 

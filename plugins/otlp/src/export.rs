@@ -113,10 +113,6 @@ impl<'a> Export<'a> {
                 Ok(taken) => self.taken(signal, &records, &taken),
                 Err(error) => {
                     self.close(&records);
-                    let is_refused_alone = error.kind() == ErrorKind::Reject && records.len() == 1;
-                    if is_refused_alone {
-                        self.of(&records).for_each(|item| self.settle(item));
-                    }
                     self.ending.failed(self.batch, records, error);
                 }
             }
@@ -200,18 +196,14 @@ impl<'a> Export<'a> {
         self.items.iter_mut().filter(places).for_each(|item| item.parts |= part(Signal::Metrics));
     }
 
-    /// A point belongs to many records: no split finds the one at fault.
+    /// A point belongs to many records: there is none without whose bodies it would be smaller.
     fn metrics_failed(&mut self, records: Vec<usize>, error: ExportError) {
         self.close(&records);
-        if matches!(error.kind(), ErrorKind::Reject | ErrorKind::TooLarge) {
-            let reason = error.to_string();
-            self.of(&records).for_each(|item| {
-                item.record.reject(&reason);
-                self.settle(item);
-            });
-        } else {
-            self.ending.failed(self.batch, records, error);
-        }
+        let error = match error.kind() {
+            ErrorKind::TooLarge => ExportError::reject(error.to_string()),
+            _ => error,
+        };
+        self.ending.failed(self.batch, records, error);
     }
 
     /// Time that is left for a request: the call is to end by itself, with verdicts.

@@ -34,8 +34,8 @@ impl Backend for Fake {
 
     fn behave(&mut self, behaviour: Behaviour) -> Result<(), Unsupported> {
         match behaviour {
-            Behaviour::RetryHalf | Behaviour::RejectHalf | Behaviour::Thirds => self.relay.set(Mode::Pass),
-            other => self.relay.behave(other)?,
+            Behaviour::Hang | Behaviour::CutAnswer | Behaviour::Down => self.relay.behave(behaviour)?,
+            _ => self.relay.set(Mode::Pass),
         }
         self.receiver.behave(behaviour);
         Ok(())

@@ -11,8 +11,7 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use otlp_exporter::{Otlp, config::Signal};
 use plugin_api::abi::status;
 use proptest::{collection::vec, prelude::*, test_runner::Config as Cases};
-use prost::Message;
-use receiver::{Fault, Receiver, text};
+use receiver::{Fault, Receiver, rpc_status, text};
 use serde_json::{Value, json};
 
 const PROTOCOLS: [&str; 2] = ["http/protobuf", "grpc"];
@@ -33,33 +32,6 @@ fn counted(receiver: &Receiver) -> u64 {
     let last = receiver.metrics().into_iter().rfind(|metric| metric.name == name).unwrap();
     let Some(Data::Histogram(histogram)) = last.data else { panic!("{last:?}") };
     histogram.data_points.iter().map(|point| point.count).sum()
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-/// A `google.rpc.Status`, with a `RetryInfo` of 3 s where one is wanted.
-fn rpc_status(message: &str, says_when: bool) -> Vec<u8> {
-    // RetryInfo { retry_delay: Duration { seconds: 3 } }
-    let info =
-        Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value: vec![0x0a, 2, 8, 3] };
-    RpcStatus { code: 8, message: message.into(), details: says_when.then_some(info).into_iter().collect() }
-        .encode_to_vec()
 }
 
 #[test]
@@ -164,11 +136,11 @@ fn an_http_failure_is_what_otlp_says_it_is() {
         (503, vec![], b"busy".to_vec(), status::RETRY, None, "answered 503 Service Unavailable: busy"),
         (502, vec![], vec![], status::RETRY, None, "502"),
         (504, vec![], vec![], status::RETRY, None, "504"),
-        (503, protobuf(), rpc_status("full", true), status::RETRY, seconds(3), ": full"),
+        (503, protobuf(), rpc_status("full", Some(3)), status::RETRY, seconds(3), ": full"),
         (
             400,
             protobuf(),
-            rpc_status("bad span id", false),
+            rpc_status("bad span id", None),
             status::REJECT,
             None,
             "answered 400 Bad Request: bad span id",
@@ -206,10 +178,10 @@ fn an_http_failure_is_what_otlp_says_it_is() {
 fn a_grpc_failure_is_what_otlp_says_it_is() {
     for (code, details, expected, wait, said) in [
         (14, None, status::RETRY, None, "LogsService/Export answered UNAVAILABLE: no Bearer%20you"),
-        (14, Some(rpc_status("", true)), status::RETRY, Some(Duration::from_secs(3)), "UNAVAILABLE"),
+        (14, Some(rpc_status("", Some(3))), status::RETRY, Some(Duration::from_secs(3)), "UNAVAILABLE"),
         (4, None, status::RETRY, None, "DEADLINE_EXCEEDED"),
         (8, None, status::REJECT, None, "RESOURCE_EXHAUSTED"),
-        (8, Some(rpc_status("", true)), status::RETRY, Some(Duration::from_secs(3)), "RESOURCE_EXHAUSTED"),
+        (8, Some(rpc_status("", Some(3))), status::RETRY, Some(Duration::from_secs(3)), "RESOURCE_EXHAUSTED"),
         (3, None, status::REJECT, None, "INVALID_ARGUMENT"),
         (2, None, status::REJECT, None, "UNKNOWN"),
         (12, None, status::REJECT, None, "UNIMPLEMENTED"),
@@ -277,15 +249,23 @@ fn a_signal_that_was_taken_is_not_sent_again_when_another_one_failed() {
 }
 
 #[test]
-fn metrics_that_are_refused_for_good_are_not_sent_again_record_by_record() {
-    let receiver = Receiver::start();
-    let otlp = plugin(&receiver, "http/protobuf", &json!({}));
-    receiver.fail_next(Signal::Metrics, Fault::Http(404, vec![], vec![]));
-    let outcome = otlp.export(samples(4));
-    assert!(outcome.faults.is_empty());
-    let is_rejected =
-        |verdict: &Option<Verdict>| matches!(verdict, Some(Verdict::Rejected(why)) if why.contains("404"));
-    assert!(outcome.verdicts.iter().all(is_rejected), "{outcome:?}");
+fn whether_a_record_is_to_blame_for_a_refusal_is_left_to_the_gateway() {
+    for signal in Signal::ALL {
+        for (count, status) in [(1, 404), (4, 404), (4, 500), (1, 413)] {
+            let receiver = Receiver::start();
+            let otlp = plugin(&receiver, "http/protobuf", &json!({}));
+            receiver.fail_next(signal, Fault::Http(status, vec![], vec![]));
+            let batch = Records::of(samples(count));
+            let outcome = otlp.export_records(&batch);
+            let is_too_large = status == 413 && signal != Signal::Metrics;
+            let expected = if is_too_large { status::TOO_LARGE } else { status::REJECT };
+            assert_eq!(outcome.status, expected, "{signal:?} {status}: {outcome:?}");
+            assert!(outcome.verdicts.iter().all(Option::is_none), "{signal:?} {status}: {outcome:?}");
+            assert!(otlp.export_again(&batch, 1).is_all_delivered());
+            let requests = receiver.requests(Signal::Logs).len();
+            assert_eq!(requests, if signal == Signal::Logs { 2 } else { 1 }, "what it has is not sent again");
+        }
+    }
 }
 
 #[test]

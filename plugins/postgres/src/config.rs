@@ -191,7 +191,7 @@ mod tests {
             (r#"{"sslmode":"verify"}"#, "`disable`, `prefer`, `require`, `verify-full`"),
             (r#"{"partition":"month"}"#, "`none` or `day`"),
             (r#"{"synchronous_commit":"remote"}"#, "`remote_write`"),
-            (r#"{"statement_timeout":"7"}"#, "`7` is no duration"),
+            (r#"{"statement_timeout":"7"}"#, "the unit is missing"),
             (r#"{"tabel":"a"}"#, "unknown field `tabel`"),
         ] {
             let error = serde_json::from_str::<Config>(settings).unwrap_err().to_string();

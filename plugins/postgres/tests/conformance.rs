@@ -44,6 +44,18 @@ BEGIN
     RETURN NULL;
 END $$;";
 
+/// A record that is put off for ever. The server thinks about it for so many seconds first.
+const NEVER: &str = "
+CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    PERFORM pg_sleep(TG_ARGV[0]::float);
+    RAISE EXCEPTION 'busy' USING ERRCODE = 'serialization_failure';
+END $$;";
+
+/// Longer than the suite waits for a call; and then no longer than it must, since the statement goes on without its
+/// client, and keeps others from writing the same records.
+const STALL: &str = "1.2";
+
 impl Server {
     fn start() -> Self {
         let runtime = Runtime::new().unwrap();
@@ -54,6 +66,7 @@ impl Server {
         let server = Self { database, relay, runtime };
         server.execute(&format!("SET ROLE {}; {create}", Postgres::USER));
         server.execute(&PUT_OFF.replace("NUMBER", NUMBER));
+        server.execute(NEVER);
         server
     }
 
@@ -65,6 +78,14 @@ impl Server {
         self.execute(&format!(
             "CREATE TRIGGER put_off AFTER INSERT ON logs REFERENCING NEW TABLE AS added
              FOR EACH STATEMENT EXECUTE FUNCTION put_off({divisor})"
+        ));
+    }
+
+    fn never_take_one(&self, seconds: &str) {
+        let (one, number) = (Behaviour::ONE, NUMBER.replace("(id)", "(NEW.id)"));
+        self.execute(&format!(
+            "CREATE TRIGGER never BEFORE INSERT ON logs FOR EACH ROW WHEN ({number} = {one})
+             EXECUTE FUNCTION never({seconds})"
         ));
     }
 
@@ -80,10 +101,13 @@ impl Backend for Server {
         let url = self.database.url_of(Postgres::USER);
         let port = self.relay.address().port();
         let url = url.replace(&format!(":{}/", self.database.port()), &format!(":{port}/"));
-        json!({ "url": url, "table": "logs" }).to_string()
+        json!({ "url": url, "table": "logs", "create_table": false }).to_string()
     }
 
     fn behave(&mut self, behaviour: Behaviour) -> Result<(), Unsupported> {
+        if behaviour == Behaviour::Throttle {
+            return Err(Unsupported("PostgreSQL names no time to come back at"));
+        }
         self.relay.set(match behaviour {
             Behaviour::Hang => Mode::Hang,
             Behaviour::Down => Mode::Refuse,
@@ -92,11 +116,16 @@ impl Backend for Server {
             _ => Mode::Pass,
         });
         self.execute(
-            "DROP TRIGGER IF EXISTS put_off ON logs; ALTER TABLE logs DROP CONSTRAINT IF EXISTS refused",
+            "ALTER TABLE IF EXISTS elsewhere RENAME TO logs;
+             DROP TRIGGER IF EXISTS put_off ON logs; DROP TRIGGER IF EXISTS never ON logs;
+             ALTER TABLE logs DROP CONSTRAINT IF EXISTS refused",
         );
         match behaviour {
             Behaviour::RetryHalf => self.put_off_every(2),
             Behaviour::RejectHalf => self.refuse(2, 1),
+            Behaviour::RetryOne => self.never_take_one("0"),
+            Behaviour::StallOne => self.never_take_one(STALL),
+            Behaviour::NotFound => self.execute("ALTER TABLE logs RENAME TO elsewhere"),
             Behaviour::Thirds => {
                 self.put_off_every(3);
                 self.refuse(3, 2);

@@ -110,10 +110,10 @@ impl Fake<DatadogApi> {
 impl Semantics for DatadogApi {
     const DEDUPLICATES: bool = false;
 
-    fn answer(&self, request: &Request, script: &Script) -> Answer {
+    fn answer(&self, request: &Request, script: &Script) -> Option<Answer> {
         let mut kept = self.0.lock().unwrap();
-        match (request.method.as_str(), request.path()) {
-            ("POST", "/api/v2/logs") => logs::answer(&mut kept, request, script),
+        Some(match (request.method.as_str(), request.path()) {
+            ("POST", "/api/v2/logs") => return logs::answer(&mut kept, request, script),
             ("POST", "/api/v2/series") => metrics::series(&mut kept, request),
             ("POST", "/api/v1/distribution_points") => metrics::distributions(&mut kept, request),
             ("POST", "/api/intake/llm-obs/v1/trace/spans") => spans::answer(&mut kept, request),
@@ -122,7 +122,7 @@ impl Semantics for DatadogApi {
                 Key::Missing | Key::Wrong => refusal(403, "Forbidden"),
             },
             _ => refusal(404, "Not found"),
-        }
+        })
     }
 
     fn stored_ids(&self, script: &Script) -> Vec<String> {

@@ -126,15 +126,15 @@ impl Fake<ElasticsearchApi> {
 impl Semantics for ElasticsearchApi {
     const DEDUPLICATES: bool = true;
 
-    fn answer(&self, request: &Request, script: &Script) -> Answer {
+    fn answer(&self, request: &Request, script: &Script) -> Option<Answer> {
         let mut node = self.0.lock().unwrap();
-        let answer = node.answer(request, script);
+        let answer = node.answer(request, script)?;
         // Clients check it; it is not on the answer to a request without credentials:
         // <https://github.com/elastic/elasticsearch/pull/73434>.
         if node.flavour == Flavour::OpenSearch || answer.status == 401 {
-            return answer;
+            return Some(answer);
         }
-        answer.with("x-elastic-product", "Elasticsearch")
+        Some(answer.with("x-elastic-product", "Elasticsearch"))
     }
 
     fn stored_ids(&self, _: &Script) -> Vec<String> {
@@ -143,24 +143,26 @@ impl Semantics for ElasticsearchApi {
 }
 
 impl Node {
-    fn answer(&mut self, request: &Request, script: &Script) -> Answer {
+    fn answer(&mut self, request: &Request, script: &Script) -> Option<Answer> {
         if request.body.len() > self.max_content_length {
-            return Answer::empty(413);
+            return Some(Answer::empty(413));
         }
         if let Some(refused) = self.auth.refuse(request) {
-            return refused;
+            return Some(refused);
         }
         let parts: Vec<&str> = request.path().split('/').filter(|part| !part.is_empty()).collect();
-        match (request.method.as_str(), &parts[..]) {
-            ("POST" | "PUT", ["_bulk"]) => bulk::answer(&mut self.store, request, script, None),
-            ("POST" | "PUT", [index, "_bulk"]) => bulk::answer(&mut self.store, request, script, Some(index)),
+        Some(match (request.method.as_str(), &parts[..]) {
+            ("POST" | "PUT", ["_bulk"]) => return bulk::answer(&mut self.store, request, script, None),
+            ("POST" | "PUT", [index, "_bulk"]) => {
+                return bulk::answer(&mut self.store, request, script, Some(index));
+            }
             ("GET" | "HEAD", []) => self.root(),
             ("GET", ["_cluster", "health"]) => self.cluster_health(request),
             (method, ["_index_template", name]) => self.index_template(method, name, request),
             (method, ["_data_stream", name]) => self.data_stream(method, name),
             (method, [index]) if !index.starts_with('_') => self.index(method, index, request),
             _ => no_handler(request),
-        }
+        })
     }
 
     /// <https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-info>

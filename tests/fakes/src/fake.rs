@@ -16,8 +16,8 @@ use crate::{
 
 /// A backend's semantics: a request in, an answer out, and what it keeps.
 pub trait Semantics: Default + Send + Sync + 'static {
-    /// Processes one request. The script says what becomes of its records.
-    fn answer(&self, request: &Request, script: &Script) -> Answer;
+    /// Processes one request. The script says what becomes of its records; none is answered with one that stalls.
+    fn answer(&self, request: &Request, script: &Script) -> Option<Answer>;
 
     /// Whether a record that is sent twice is kept once.
     const DEDUPLICATES: bool;
@@ -100,7 +100,16 @@ impl<S: Semantics> Fake<S> {
             Behaviour::Down => return self.down(),
             Behaviour::Hang => self.fail(Fault::Hang),
             Behaviour::CutAnswer => self.fail(Fault::CutAnswer),
-            Behaviour::Accept | Behaviour::RetryHalf | Behaviour::RejectHalf | Behaviour::Thirds => {}
+            Behaviour::NotFound => self.fail(Fault::status(404)),
+            Behaviour::Throttle => {
+                self.fail(Fault::too_many_requests(Behaviour::PAUSE.as_secs().to_string()));
+            }
+            Behaviour::Accept
+            | Behaviour::RetryHalf
+            | Behaviour::RejectHalf
+            | Behaviour::Thirds
+            | Behaviour::RetryOne
+            | Behaviour::StallOne => {}
         }
         self.up();
     }
@@ -210,7 +219,10 @@ impl<S: Semantics> Handler for Inner<S> {
             None => {}
             Some(Fault::Hang) => return Reply::Never,
             Some(Fault::Slow(duration)) => tokio::time::sleep(duration).await,
-            Some(Fault::CutAnswer) => return Reply::Cut(self.backend.answer(&request, &self.script)),
+            Some(Fault::CutAnswer) => {
+                let answer = self.backend.answer(&request, &self.script);
+                return answer.map_or(Reply::Never, Reply::Cut);
+            }
             Some(Fault::Status { code, retry_after, body }) => {
                 let headers = vec![("content-type", "application/json".to_owned())];
                 let mut answer = Answer { status: code, headers, body: body.into() };
@@ -218,7 +230,7 @@ impl<S: Semantics> Handler for Inner<S> {
                 return Reply::Whole(answer);
             }
         }
-        Reply::Whole(self.backend.answer(&request, &self.script))
+        self.backend.answer(&request, &self.script).map_or(Reply::Never, Reply::Whole)
     }
 }
 

@@ -122,14 +122,14 @@ impl Fake<NewRelicApi> {
 impl Semantics for NewRelicApi {
     const DEDUPLICATES: bool = false;
 
-    fn answer(&self, request: &Request, script: &Script) -> Answer {
+    fn answer(&self, request: &Request, script: &Script) -> Option<Answer> {
         let mut kept = self.0.lock().unwrap();
-        match (request.method.as_str(), request.path()) {
-            ("POST", "/log/v1") => logs::answer(&mut kept, request, script),
+        Some(match (request.method.as_str(), request.path()) {
+            ("POST", "/log/v1") => return logs::answer(&mut kept, request, script),
             ("POST", "/metric/v1") => metrics::answer(&mut kept, request),
             (_, "/log/v1" | "/metric/v1") => Answer::empty(405),
             _ => Answer::empty(404),
-        }
+        })
     }
 
     fn stored_ids(&self, script: &Script) -> Vec<String> {

@@ -49,8 +49,9 @@ type Judge = Arc<dyn Fn(&str, u32) -> Fate + Send + Sync>;
 
 /// What a fake was told.
 ///
-/// A backend without verdicts of its own for each record answers for the request as a whole: "try again" when any
-/// record of it is to be retried, otherwise a permanent refusal when any is to be refused; then it stores nothing.
+/// A backend without verdicts of its own for each record answers for the request as a whole: not at all when any record
+/// of it stalls, "try again" when any is to be retried, otherwise a permanent refusal when any is to be refused; then it
+/// stores nothing.
 #[derive(Debug)]
 pub struct Script(Mutex<State>);
 
@@ -144,6 +145,15 @@ impl Script {
         judge(id, *tries - 1)
     }
 
+    /// Whether a request with this record gets no answer. That is no try.
+    pub(crate) fn stalls(&self, id: &str) -> bool {
+        let state = self.0.lock().unwrap();
+        match &state.judge {
+            Some(judge) => judge(id, state.tries.get(id).copied().unwrap_or_default()) == Fate::Stall,
+            None => state.conformance.behaviour().fate_of(id) == Fate::Stall,
+        }
+    }
+
     /// What becomes of a request whose records share one verdict. Every record's try is counted.
     pub fn judge_whole<'a>(&self, records: impl IntoIterator<Item = &'a Value>) -> Fate {
         let ids = records.into_iter().filter_map(|record| self.id_of(record));
@@ -153,6 +163,7 @@ impl Script {
 
 fn worse(a: Fate, b: Fate) -> Fate {
     match (a, b) {
+        (Fate::Stall, _) | (_, Fate::Stall) => Fate::Stall,
         (Fate::Retry, _) | (_, Fate::Retry) => Fate::Retry,
         (Fate::Refuse, _) | (_, Fate::Refuse) => Fate::Refuse,
         (Fate::Take, Fate::Take) => Fate::Take,
@@ -171,6 +182,7 @@ mod tests {
         script.judge_by(|id, tries| match id {
             "retry" if tries == 0 => Fate::Retry,
             "refuse" => Fate::Refuse,
+            "stall" => Fate::Stall,
             _ => Fate::Take,
         });
         let batch = |ids: &[&str]| ids.iter().map(|id| json!({ "id": id })).collect::<Vec<_>>();
@@ -178,6 +190,7 @@ mod tests {
         assert_eq!(script.judge_whole(&all), Fate::Retry);
         assert_eq!(script.judge_whole(&all), Fate::Refuse);
         assert_eq!(script.judge_whole(&batch(&["good", "retry"])), Fate::Take);
+        assert_eq!(script.judge_whole(&batch(&["retry", "stall", "refuse"])), Fate::Stall);
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl Backend for Control {
             Behaviour::Accept => "",
             Behaviour::Down => "retry",
             Behaviour::Hang => "slow:3600s",
+            // An id ends in its record's number.
+            Behaviour::RetryOne => "defer:-000000000003",
+            Behaviour::StallOne => "stall:-000000000003",
+            Behaviour::NotFound => "reject",
+            Behaviour::Throttle => "retry_after:2s",
             Behaviour::RetryHalf => return self.first("retry_half"),
             Behaviour::RejectHalf => return self.first("reject_half"),
             Behaviour::Thirds => return self.first("thirds"),

@@ -3,17 +3,14 @@
 use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
+use exporter_pipeline::Shed;
 use plugin_api::{BodyDescription, RequestMetrics, UsageSource};
 use tokio::time::Instant;
 
 use super::{Answered, Draft, Settings};
 use crate::{
     hex::hex,
-    recorder::{
-        body::Body,
-        exchange::Exchange,
-        record::{Record, Shed},
-    },
+    recorder::{body::Body, exchange::Exchange, record::Record},
 };
 
 impl Draft {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use exporter_pipeline::Shed;
 use http::Method;
 use plugin_api::{EndReason, RequestMetrics};
 use serde::Deserialize;
@@ -22,7 +23,7 @@ use crate::{
         assemble::{Settings, assemble},
         exchange::{Captured, Exchange, Identity, Kept, Times, Trace},
         marked_bytes::MarkedBytes,
-        record::{Record, Shed},
+        record::Record,
     },
 };
 

@@ -1,6 +1,6 @@
 //! What a plugin's author writes: a backend that does as it is told.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, time::Duration};
 
 /// A backend under the suite's control.
 ///
@@ -42,6 +42,15 @@ pub enum Behaviour {
     RejectHalf,
     /// It takes a third, refuses a third the first time, and refuses a third for good.
     Thirds,
+    /// It takes all records but one. That one it refuses for now, whenever it comes.
+    RetryOne,
+    /// It takes all records but one. To a request with that one in it, it gives no answer, and keeps nothing of it.
+    StallOne,
+    /// It is there and does not know what it is asked for (404, a table that has gone): an address is wrong, and no
+    /// record is. It keeps nothing.
+    NotFound,
+    /// It refuses everything for now and asks to be left alone for [`Behaviour::PAUSE`] (429 with `Retry-After`).
+    Throttle,
     /// It accepts connections and what comes over them, and never answers. What it swallows it does not keep.
     Hang,
     /// It takes the records, and breaks the connection in the middle of its answer, or before it.
@@ -55,18 +64,26 @@ pub enum Behaviour {
 pub enum Fate {
     /// It takes the record.
     Take,
-    /// It refuses the record for now, and takes it when it comes again.
+    /// It refuses the record for now.
     Retry,
     /// It refuses the record for good.
     Refuse,
+    /// It answers no request that the record is in.
+    Stall,
 }
 
 impl Behaviour {
+    /// How long a backend asks to be left alone by [`Behaviour::Throttle`].
+    pub const PAUSE: Duration = Duration::from_secs(2);
+
+    /// The number of the one record that [`Behaviour::RetryOne`] and [`Behaviour::StallOne`] are about.
+    pub const ONE: u32 = 3;
+
     /// What happens to the record with this id.
     ///
     /// It depends on the number `n` in the id's last four hexadecimal digits, which is easy to have in any language:
     /// of the halves, those with `n % 2 == 1` are refused; of the thirds, those with `n % 3 == 1` for now and those
-    /// with `n % 3 == 2` for good. The form of the id (hyphens, `msg_`) does not matter.
+    /// with `n % 3 == 2` for good; the one record is that with `n == 3`. The form of the id (hyphens, `msg_`) does not matter.
     ///
     /// ```
     /// use exporter_testkit::conformance::{Behaviour, Fate};
@@ -83,6 +100,8 @@ impl Behaviour {
         match (self, n % 2, n % 3) {
             (Self::RetryHalf, 1, _) | (Self::Thirds, _, 1) => Fate::Retry,
             (Self::RejectHalf, 1, _) | (Self::Thirds, _, 2) => Fate::Refuse,
+            (Self::RetryOne, ..) if n == Self::ONE => Fate::Retry,
+            (Self::StallOne, ..) if n == Self::ONE => Fate::Stall,
             _ => Fate::Take,
         }
     }
@@ -102,8 +121,8 @@ pub(super) fn canonical(id: &str) -> String {
 
 /// The mind of a fake backend: what to do with each record that comes, with a memory of those it has put off.
 ///
-/// A backend that takes a batch whole or not at all asks for every record: it refuses the batch for now if one is to
-/// come again, else for good if one is refused.
+/// A backend that takes a batch whole or not at all asks for every record: it gives no answer if one stalls it, else
+/// refuses the batch for now if one is to come again, else for good if one is refused.
 ///
 /// ```
 /// use exporter_testkit::conformance::{Behaviour, Fate, Script};
@@ -131,10 +150,13 @@ impl Script {
         self.behaviour
     }
 
-    /// What to do with a record that has come. [`Fate::Retry`] once for each, then [`Fate::Take`].
+    /// What to do with a record that has come. [`Fate::Retry`] once for each, then [`Fate::Take`]; under
+    /// [`Behaviour::RetryOne`] for ever.
     pub fn decide(&mut self, id: &str) -> Fate {
         match self.behaviour.fate_of(id) {
-            Fate::Retry if !self.put_off.insert(canonical(id)) => Fate::Take,
+            Fate::Retry if self.behaviour != Behaviour::RetryOne && !self.put_off.insert(canonical(id)) => {
+                Fate::Take
+            }
             fate => fate,
         }
     }

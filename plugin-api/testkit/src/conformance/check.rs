@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{backend::canonical, delivery::End};
+use exporter_pipeline::DropReason;
+
+use super::{backend::canonical, books::End};
 
 /// How a record is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub(super) fn check(
     let delivered = ended(|end| *end == End::Delivered);
     let rejected = ended(|end| matches!(end, End::Rejected(_)));
     let dropped = ended(|end| matches!(end, End::Dropped(_)));
-    let too_large = ended(|end| *end == End::Dropped("oversize"));
+    let too_large = ended(|end| *end == End::Dropped(DropReason::Oversize));
     let of = |wanted: Due| due.iter().filter(move |(_, due)| **due == wanted).map(|(id, _)| id);
 
     let mut wrong = Wrong::default();
@@ -118,7 +120,7 @@ mod tests {
             ("b", Due::Rejected, rejected()),
             ("c", Due::Accounted, rejected()),
             ("d", Due::Accounted, End::Delivered),
-            ("e", Due::Accounted, End::Dropped("oversize")),
+            ("e", Due::Accounted, End::Dropped(DropReason::Oversize)),
         ];
         assert_eq!(checked(&records, &["msg_A", "d"], true), [""; 0]);
         assert_eq!(checked(&records, &["a", "d", "a"], false), [""; 0]);
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn every_disagreement_is_found() {
         let rejected = || End::Rejected("bad".to_owned());
-        let gone = || End::Dropped("retry_exhausted");
+        let gone = || End::Dropped(DropReason::RetryExhausted);
         for (due, end, held, fault) in [
             (Due::Delivered, End::Delivered, vec![], "but not in the backend"),
             (Due::Delivered, End::Delivered, vec!["a", "a"], "more than once"),

@@ -56,15 +56,16 @@ struct Desk {
 }
 
 impl Desk {
-    fn answer(&mut self, id: &str) -> &'static str {
+    fn answer(&mut self, id: &str) -> Option<&'static str> {
         match self.script.decide(id) {
-            Fate::Retry => "busy",
-            Fate::Refuse => "no, never",
+            Fate::Stall => None,
+            Fate::Retry => Some("busy"),
+            Fate::Refuse => Some("no, never"),
             Fate::Take => {
                 if !self.ids.iter().any(|known| known == id) {
                     self.ids.push(id.to_owned());
                 }
-                "taken"
+                Some("taken")
             }
         }
     }
@@ -93,8 +94,12 @@ impl LineServer {
 }
 
 fn serve(desk: &Mutex<Desk>, mut connection: &TcpStream) {
-    for id in BufReader::new(connection).lines().map_while(Result::ok) {
-        let answer = desk.lock().unwrap().answer(&id);
+    let mut lines = BufReader::new(connection).lines().map_while(Result::ok);
+    while let Some(id) = lines.next() {
+        let Some(answer) = desk.lock().unwrap().answer(&id) else {
+            // What else comes over this connection is swallowed until the client gives it up.
+            return lines.for_each(drop);
+        };
         if writeln!(connection, "{answer}").is_err() {
             return;
         }
@@ -107,8 +112,11 @@ impl Backend for LineServer {
     }
 
     fn behave(&mut self, behaviour: Behaviour) -> Result<(), Unsupported> {
+        if matches!(behaviour, Behaviour::NotFound | Behaviour::Throttle) {
+            return Err(Unsupported("there are no words for it between lines and answers"));
+        }
         self.desk.lock().unwrap().script.behave(behaviour);
-        // The halves and thirds are the server's to refuse; the rest happens to connections.
+        // Single records are the server's to refuse; the rest happens to connections.
         self.relay.behave(behaviour).or_else(|_| self.relay.behave(Behaviour::Accept))
     }
 

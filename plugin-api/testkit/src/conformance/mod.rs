@@ -16,15 +16,15 @@
 //!
 //! # What is promised
 //!
-//! A driver plays the gateway's part: it sends batches, reads the outcome of each call, sends again what is to be
-//! sent again (after a backoff, or the `Retry-After` that the backend asked for; both are cut short), splits a batch
-//! that was refused as a whole, sends a record that is too large alone without its bodies, and gives up in the end.
-//! Its decisions are the gateway's own, so what fails here fails there. When it is done, in every scenario:
+//! The records go through the gateway's own pipeline (the crate `exporter-pipeline`), which decides what is sent in one
+//! batch, what is sent again and when, what is split, what loses its bodies and what is given up: what fails here fails
+//! there. Only its waits are cut short. When it is done, in every scenario:
 //!
 //! * every record was delivered, rejected with a reason, or dropped with a reason;
 //! * what the plugin called delivered is in the backend: once if the backend [can tell a record that it has
 //!   already](Backend::deduplicates), else at least once;
 //! * what it called rejected is not there, and neither is anything that was never sent;
+//! * no call was [refused for good](plugin_api::ExportError::reject) where the backend refuses nothing;
 //! * every call ended within its deadline (and a grace of a second, or a tenth of the deadline);
 //! * nothing panicked, no verdict was missing or on a record that does not exist, no failure was without a text;
 //! * no text contained a setting that the schema marks `x-secret`;
@@ -39,6 +39,10 @@
 //! | [`HalfRetried`](Scenario::HalfRetried) | refuses half the first time | everything is delivered; a partial failure is no success |
 //! | [`HalfRejected`](Scenario::HalfRejected) | refuses half for good | exactly those are rejected: a bad record takes no other with it |
 //! | [`Thirds`](Scenario::Thirds) | takes, defers and refuses a third each | each third gets its own verdict, in one batch |
+//! | [`OneDeferred`](Scenario::OneDeferred) | refuses one record for now, whenever it comes | all others are delivered meanwhile, and that one when it is taken: the verdict on one record is not that on its neighbours |
+//! | [`OneStalls`](Scenario::OneStalls) | does not answer a request that holds one record | the same; the call ends by its deadline |
+//! | [`NotFound`](Scenario::NotFound) | answers 404, or has lost the table | nothing is rejected, and everything is delivered when the address is right: no record is to blame |
+//! | [`Throttled`](Scenario::Throttled) | asks for a pause of 2 s (429 with `Retry-After`) | the plugin [passes it on](plugin_api::ExportError::after) |
 //! | [`Hang`](Scenario::Hang) | accepts and never answers, then recovers | the call ends by its deadline, nothing is lost: do not block the thread |
 //! | [`CutAnswer`](Scenario::CutAnswer) | takes the records, breaks the connection in its answer | everything is sent again, and is there once: this is where duplicates come from |
 //! | [`Outage`](Scenario::Outage) | is gone for 30 s in the middle | everything is delivered afterwards: reconnect |
@@ -47,10 +51,18 @@
 //! A behaviour that a backend of some kind cannot have ([`Unsupported`]) makes its scenario *not applicable*: that is
 //! written to standard error, also where the test harness captures the output of tests, and is never called passed.
 //!
+//! # Refused as a whole
+//!
+//! [`ExportError::reject`](plugin_api::ExportError::reject) says that the backend refused a request, and leaves open
+//! whether a record is to blame or the set-up. The gateway finds out: it splits the batch, and a record that is refused
+//! alone is rejected for good once the backend has taken another one. Until then it waits; when several are refused alone
+//! and none is taken, the set-up is at fault, the circuit breaker opens, and all of them wait. A verdict
+//! ([`Record::reject`](plugin_api::Record::reject)) is final: give it when the backend spoke of that record.
+//!
 //! # A complete example
 //!
-//! An exporter that sends lines over TCP, its backend, and the suite. The backend answers for each record (halves and
-//! thirds: [`Script`] decides), and a [`Relay`](crate::relay::Relay) in front of it does what happens to connections.
+//! An exporter that sends lines over TCP, its backend, and the suite. The backend answers for each record (single
+//! records: [`Script`] decides), and a [`Relay`](crate::relay::Relay) in front of it does what happens to connections.
 //!
 //! ```
 #![doc = include_str!("example.rs")]
@@ -65,7 +77,7 @@
 //! # With a real server
 //!
 //! Put a [`Relay`](crate::relay::Relay) in front of it: hang, cut answers and outages come for nothing. Refused
-//! records can often be had with the server's own means, since [`Behaviour::fate_of`] depends on the id's last four
+//! and stalled records can often be had with the server's own means, since [`Behaviour::fate_of`] depends on the id's last four
 //! digits alone: a trigger in a database that raises an error, a mapping that some records do not fit. What cannot
 //! be had is `Unsupported`; a fake beside the real server can do the rest.
 //!
@@ -91,6 +103,7 @@
 //! `CONFORMANCE_OUTAGE` (`2s`, `500ms`) shortens the outage for a quick run; see [`Suite`] for the rest.
 
 mod backend;
+mod books;
 mod check;
 mod delivery;
 mod records;
@@ -130,6 +143,10 @@ macro_rules! conformance_tests {
             half_refused_for_now_is_delivered_later HalfRetried,
             half_refused_for_good_is_rejected_and_no_other HalfRejected,
             each_third_gets_its_own_verdict Thirds,
+            a_record_refused_for_now_holds_up_no_other OneDeferred,
+            a_record_that_is_never_answered_holds_up_no_other OneStalls,
+            a_wrong_address_loses_nothing NotFound,
+            a_pause_that_the_backend_asks_for_is_passed_on Throttled,
             a_hang_ends_by_the_deadline_and_loses_nothing Hang,
             a_cut_answer_makes_no_duplicates CutAnswer,
             an_outage_loses_nothing Outage,

@@ -32,6 +32,14 @@ pub enum Scenario {
     HalfRejected,
     /// [`Behaviour::Thirds`].
     Thirds,
+    /// [`Behaviour::RetryOne`] for some calls, and until every other record has come to its end.
+    OneDeferred,
+    /// [`Behaviour::StallOne`], likewise.
+    OneStalls,
+    /// After some records that went well, [`Behaviour::NotFound`] until the gateway sees that no record is at fault.
+    NotFound,
+    /// After some records that went well, [`Behaviour::Throttle`] for two calls.
+    Throttled,
     /// After some records that went well, [`Behaviour::Hang`] for two calls.
     Hang,
     /// After some records that went well, [`Behaviour::CutAnswer`] until the backend has taken some.
@@ -44,7 +52,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Accepted,
         Self::SingleRecord,
         Self::FullBatch,
@@ -52,6 +60,10 @@ impl Scenario {
         Self::HalfRetried,
         Self::HalfRejected,
         Self::Thirds,
+        Self::OneDeferred,
+        Self::OneStalls,
+        Self::NotFound,
+        Self::Throttled,
         Self::Hang,
         Self::CutAnswer,
         Self::Outage,
@@ -66,10 +78,19 @@ impl Scenario {
             Self::HalfRetried => Behaviour::RetryHalf,
             Self::HalfRejected => Behaviour::RejectHalf,
             Self::Thirds => Behaviour::Thirds,
+            Self::OneDeferred => Behaviour::RetryOne,
+            Self::OneStalls => Behaviour::StallOne,
+            Self::NotFound => Behaviour::NotFound,
+            Self::Throttled => Behaviour::Throttle,
             Self::Hang => Behaviour::Hang,
             Self::CutAnswer => Behaviour::CutAnswer,
             Self::Outage | Self::DownAtStart => Behaviour::Down,
         }
+    }
+
+    /// Whether there is a reason to refuse anything for good.
+    pub(super) fn refuses(self) -> bool {
+        matches!(self, Self::OddRecords | Self::HalfRejected | Self::Thirds | Self::NotFound)
     }
 }
 
@@ -83,6 +104,10 @@ impl fmt::Display for Scenario {
             Self::HalfRetried => "half refused for now",
             Self::HalfRejected => "half refused for good",
             Self::Thirds => "a third taken, a third refused for now, a third for good",
+            Self::OneDeferred => "one record refused for now, again and again",
+            Self::OneStalls => "one record that the backend does not answer",
+            Self::NotFound => "a wrong address",
+            Self::Throttled => "a backend that asks for a pause",
             Self::Hang => "a backend that does not answer",
             Self::CutAnswer => "a connection cut in the answer",
             Self::Outage => "an outage",
@@ -141,7 +166,7 @@ impl Suite {
     }
 
     /// Time for a call where the backend hangs: longer than a call takes that goes well, and otherwise short, since
-    /// two calls wait for it.
+    /// several calls wait for it.
     pub fn hang_deadline(self, hang_deadline: Duration) -> Self {
         Self { hang_deadline, ..self }
     }
@@ -157,7 +182,8 @@ impl Suite {
         Self { settle, ..self }
     }
 
-    /// How long records are sent again before they are given up, not counting an outage. 30 s unless set.
+    /// How long records are sent again before they are given up, not counting an outage. 30 s unless set. Waits count in
+    /// full, though most of a long one is skipped.
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }

@@ -10,8 +10,9 @@ use plugin_api::{Description, TelemetryExporter, abi::status};
 
 use super::{
     backend::{Backend, Behaviour, Fate, Unsupported, canonical},
+    books::{Books, End},
     check::{Due, Wrong, check},
-    delivery::{Books, Delivery, End, max_records},
+    delivery::{Calls, Delivery},
     records::{Numbering, odd},
     report::Report,
     secrets,
@@ -21,8 +22,12 @@ use crate::{Failure, Plugin, Sample};
 
 /// Pause before the backend is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Calls for which a backend hangs, or is down at the start.
+/// Calls for which a backend hangs, asks for a pause, or is down at the start.
 const CALLS: u32 = 2;
+/// Calls in which a single record is refused, at least, where the backend takes all others.
+const DEFERRED_CALLS: u32 = 5;
+/// Calls by which it should be plain that the set-up is at fault, and no record.
+const SET_UP_CALLS: u32 = 30;
 /// Calls after which a backend that cuts its answers should have taken something: time for a plugin to notice that its
 /// connection has gone, or to have a batch split.
 const CUT_CALLS: u32 = 10;
@@ -32,6 +37,7 @@ pub(super) struct Trial<'a> {
     scenario: Scenario,
     exporter: Description,
     backend: &'a mut dyn Backend,
+    delivery: Delivery,
     pub books: Books,
     /// How each record is to end, by canonical id.
     due: BTreeMap<String, Due>,
@@ -47,11 +53,14 @@ impl<'a> Trial<'a> {
         exporter: Description,
         backend: &'a mut dyn Backend,
     ) -> Self {
+        let outage = if scenario == Scenario::Outage { suite.outage } else { Duration::ZERO };
+        let delivery = Delivery::new(&exporter, suite.patience + outage);
         Self {
             suite,
             scenario,
             exporter,
             backend,
+            delivery,
             books: Books::default(),
             due: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -67,7 +76,12 @@ impl<'a> Trial<'a> {
         self.books.secrets = secrets::of(&self.backend.config(), &self.exporter.config_schema);
         let samples = self.samples();
         match self.scenario {
-            Scenario::Hang | Scenario::CutAnswer | Scenario::Outage => self.disturbed::<E>(samples),
+            Scenario::OneDeferred | Scenario::OneStalls => self.beside::<E>(samples),
+            Scenario::NotFound
+            | Scenario::Throttled
+            | Scenario::Hang
+            | Scenario::CutAnswer
+            | Scenario::Outage => self.disturbed::<E>(samples),
             Scenario::DownAtStart => self.late::<E>(samples),
             _ => self.steady::<E>(samples),
         }
@@ -92,14 +106,14 @@ impl<'a> Trial<'a> {
         }
         let count = match self.scenario {
             Scenario::SingleRecord => 1,
-            Scenario::FullBatch => u32::try_from(max_records(&self.exporter)).unwrap_or(u32::MAX),
+            Scenario::FullBatch => u32::try_from(self.delivery.max_records()).unwrap_or(u32::MAX),
             _ => self.suite.records,
         };
         let samples = numbering.plain(count);
         for sample in &samples {
             let due = match self.scenario.behaviour().fate_of(sample.id()) {
                 Fate::Refuse => Due::Rejected,
-                Fate::Take | Fate::Retry => Due::Delivered,
+                Fate::Take | Fate::Retry | Fate::Stall => Due::Delivered,
             };
             self.due.insert(canonical(sample.id()), due);
         }
@@ -124,15 +138,32 @@ impl<'a> Trial<'a> {
     fn steady<E: TelemetryExporter>(&mut self, samples: Vec<Sample>) -> Result<(), Unsupported> {
         self.backend.behave(self.scenario.behaviour())?;
         let Some(plugin) = self.create::<E>() else { return Ok(()) };
-        self.deliver(&plugin, samples, |_, _, _| {});
+        self.deliver_all(&plugin, samples, |_, _, _| {});
         let defers = matches!(self.scenario, Scenario::HalfRetried | Scenario::Thirds);
         if defers && self.books.retried == 0 {
             self.books.fault(
                 "nothing was to be sent again, though the backend refuses records for now: the plugin overlooks it, \
-                 or `Backend::behave` is without effect"
-                    .to_owned(),
+                 or `Backend::behave` is without effect",
             );
         }
+        self.finish(plugin);
+        Ok(())
+    }
+
+    /// The backend takes all records but one, until all others have come to their end.
+    fn beside<E: TelemetryExporter>(&mut self, samples: Vec<Sample>) -> Result<(), Unsupported> {
+        let behaviour = self.scenario.behaviour();
+        self.backend.behave(behaviour)?;
+        let Some(plugin) = self.create::<E>() else { return Ok(()) };
+        let others = samples.iter().map(Sample::id).filter(|id| behaviour.fate_of(id) == Fate::Take);
+        let others: Vec<String> = others.map(canonical).collect();
+        let mut recovery = Recovery::default();
+        self.deliver_all(&plugin, samples, |Calls { made, .. }, backend, books| {
+            recovery.unless_done(backend, books, |_, books| {
+                made >= DEFERRED_CALLS && others.iter().all(|id| books.ends.contains_key(id))
+            });
+        });
+        self.recovered(&recovery)?;
         self.finish(plugin);
         Ok(())
     }
@@ -147,28 +178,44 @@ impl<'a> Trial<'a> {
         let (scenario, suite, started) = (self.scenario, self.suite, Instant::now());
         let ids: Vec<String> = rest.iter().map(|sample| canonical(sample.id())).collect();
         let mut recovery = Recovery::default();
-        self.deliver(&plugin, rest, |calls, backend, books| {
+        self.deliver_all(&plugin, rest, |Calls { made, is_probe }, backend, books| {
             recovery.unless_done(backend, books, |backend, books| match scenario {
-                Scenario::Hang => calls >= CALLS,
+                Scenario::Hang | Scenario::Throttled => made >= CALLS,
+                Scenario::NotFound => is_probe || made >= SET_UP_CALLS,
                 Scenario::CutAnswer => {
                     let has_some = || backend.holds().iter().any(|id| ids.contains(&canonical(id)));
-                    let taken = calls > 0 && wait_until(suite.settle / CUT_CALLS, has_some);
-                    if !taken && calls >= CUT_CALLS {
+                    let taken = made > 0 && wait_until(suite.settle / CUT_CALLS, has_some);
+                    if !taken && made >= CUT_CALLS {
                         books.fault(nothing_taken());
                     }
-                    taken || calls >= CUT_CALLS
+                    taken || made >= CUT_CALLS
                 }
                 _ => {
-                    if calls == 1 {
+                    if made == 1 {
                         check_health(&plugin, books);
                     }
-                    calls > 0 && started.elapsed() >= suite.outage
+                    made > 0 && started.elapsed() >= suite.outage
                 }
             });
         });
         self.recovered(&recovery)?;
+        if scenario == Scenario::Throttled && recovery.done {
+            self.check_pause();
+        }
         self.finish(plugin);
         Ok(())
+    }
+
+    /// A date says a time to the second.
+    fn check_pause(&mut self) {
+        let least = Behaviour::PAUSE - Duration::from_secs(1);
+        if self.books.pause.is_none_or(|pause| pause < least) {
+            self.books.fault(format!(
+                "the backend asked to be left alone for {:?}, and the plugin did not pass it on \
+                 (`ExportError::after`, `Batch::retry_after`)",
+                Behaviour::PAUSE
+            ));
+        }
     }
 
     /// The backend comes up after the plugin was made.
@@ -178,12 +225,12 @@ impl<'a> Trial<'a> {
             Ok(plugin) => {
                 let plugin = plugin.with_deadline(self.suite.deadline);
                 let mut recovery = Recovery::default();
-                self.deliver(&plugin, samples, |calls, backend, books| {
+                self.deliver_all(&plugin, samples, |Calls { made, .. }, backend, books| {
                     recovery.unless_done(backend, books, |_, books| {
-                        if calls == 1 {
+                        if made == 1 {
                             check_health(&plugin, books);
                         }
-                        calls >= CALLS
+                        made >= CALLS
                     });
                 });
                 self.recovered(&recovery)?;
@@ -193,7 +240,7 @@ impl<'a> Trial<'a> {
                 self.failed_cleanly(&failure);
                 self.backend.behave(Behaviour::Accept)?;
                 let Some(plugin) = self.create::<E>() else { return Ok(()) };
-                self.deliver(&plugin, samples, |_, _, _| {});
+                self.deliver_all(&plugin, samples, |_, _, _| {});
                 plugin
             }
         };
@@ -217,7 +264,7 @@ impl<'a> Trial<'a> {
     /// An instance, unless it cannot be made.
     fn create<E: TelemetryExporter>(&mut self) -> Option<Plugin<E>> {
         let deadline = match self.scenario {
-            Scenario::Hang => self.suite.hang_deadline,
+            Scenario::Hang | Scenario::OneStalls => self.suite.hang_deadline,
             _ => self.suite.deadline,
         };
         match Plugin::create(self.backend.config()) {
@@ -230,22 +277,28 @@ impl<'a> Trial<'a> {
         }
     }
 
+    /// Delivers the last records.
+    fn deliver_all<E: TelemetryExporter>(
+        &mut self,
+        plugin: &Plugin<E>,
+        samples: Vec<Sample>,
+        before_call: impl FnMut(Calls, &mut dyn Backend, &mut Books),
+    ) {
+        self.delivery.admit(samples, &mut self.books);
+        self.delivery.close(&mut self.books);
+        self.deliver(plugin, Vec::new(), before_call);
+    }
+
+    /// Delivers some of the records, and everything that waits.
     fn deliver<E: TelemetryExporter>(
         &mut self,
         plugin: &Plugin<E>,
         samples: Vec<Sample>,
-        mut before_call: impl FnMut(u32, &mut dyn Backend, &mut Books),
+        mut before_call: impl FnMut(Calls, &mut dyn Backend, &mut Books),
     ) {
-        let outage = if self.scenario == Scenario::Outage { self.suite.outage } else { Duration::ZERO };
-        let Self { exporter, backend, books, suite, .. } = self;
-        Delivery {
-            plugin,
-            exporter,
-            books,
-            give_up: Instant::now() + suite.patience + outage,
-            before_call: &mut |calls, books| before_call(calls, *backend, books),
-        }
-        .run(samples);
+        let Self { delivery, backend, books, .. } = self;
+        delivery.admit(samples, books);
+        delivery.run(plugin, books, |calls, books| before_call(calls, *backend, books));
     }
 
     /// A fault that was over before any call failed has shown nothing.
@@ -263,6 +316,7 @@ impl<'a> Trial<'a> {
 
     fn finish<E: TelemetryExporter>(&mut self, plugin: Plugin<E>) {
         check_health(&plugin, &mut self.books);
+        self.check_refusals();
         let wrong = self.compare();
         for fault in wrong.into_faults() {
             let fault = self
@@ -277,6 +331,16 @@ impl<'a> Trial<'a> {
         if let Err(failure) = plugin.close() {
             self.books.text(&failure.message);
             self.books.fault(format!("`shutdown` or `drop` failed: {failure}"));
+        }
+    }
+
+    /// The gateway makes the best of it, and the records wait; the last ones of a gateway that stops are lost.
+    fn check_refusals(&mut self) {
+        if self.books.refused > 0 && !self.scenario.refuses() {
+            self.books.fault(format!(
+                "records were refused for good (`ExportError::reject`) in {} calls, and the backend refuses none",
+                self.books.refused
+            ));
         }
     }
 

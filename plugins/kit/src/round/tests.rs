@@ -181,12 +181,12 @@ fn requests_fail_by_themselves_unless_waiting_heals_it() {
 }
 
 #[test]
-fn a_record_alone_that_is_too_large_is_rejected_unless_it_can_shed_its_bodies() {
+fn a_record_alone_that_is_too_large_is_refused_unless_it_can_shed_its_bodies() {
     for (requests, remembered, status, expected) in [
         (&["logs 0 huge"][..], 0, TOO_LARGE, "-"),
-        (&["logs 0 ok", "metrics 0 huge"], 1, OK, "x"),
-        (&["logs 0 ok", "metrics 0 ok", "spans 0 huge"], 1, OK, "x"),
-        (&["logs 0 bad"], 0, OK, "x"),
+        (&["logs 0 ok", "metrics 0 huge"], 1, REJECT, "-"),
+        (&["logs 0 ok", "metrics 0 ok", "spans 0 huge"], 1, REJECT, "-"),
+        (&["logs 0 bad"], 0, REJECT, "-"),
     ] {
         check(1, &[(requests, remembered, status, expected)]);
     }

@@ -258,14 +258,7 @@ impl State {
         });
         let fault = if is_probe { None } else { self.faults.entry(signal).or_default().pop_front() };
         let fates: Vec<Fate> = ids.iter().map(|id| self.script.decide(id)).collect();
-        let is_grpc = path.contains("Service/");
-        let refusal = match (fates.contains(&Fate::Retry), fates.contains(&Fate::Refuse), is_grpc) {
-            (true, _, true) => Some(Fault::Grpc(14, "busy", None)),
-            (true, _, false) => Some(Fault::Http(503, Vec::new(), b"busy".to_vec())),
-            (false, true, true) => Some(Fault::Grpc(3, "bad record", None)),
-            (false, true, false) => Some(Fault::Http(400, Vec::new(), b"bad record".to_vec())),
-            (false, false, _) => None,
-        };
+        let refusal = if is_probe { None } else { self.refusal(path.contains("Service/"), &fates) };
         let fault = fault.or(refusal);
         if matches!(fault, None | Some(Fault::Partial(..) | Fault::Cut)) {
             self.logs.extend(logs);
@@ -274,6 +267,58 @@ impl State {
         }
         fault
     }
+
+    /// By what the script says of the whole, and of its records.
+    fn refusal(&self, is_grpc: bool, fates: &[Fate]) -> Option<Fault> {
+        let pause = Behaviour::PAUSE.as_secs();
+        let http = |status, headers, text: &str| Fault::Http(status, headers, text.as_bytes().to_vec());
+        let worst = [Fate::Stall, Fate::Retry, Fate::Refuse].into_iter().find(|fate| fates.contains(fate));
+        Some(match (self.script.behaviour(), worst, is_grpc) {
+            (Behaviour::NotFound, _, true) => Fault::Grpc(12, "no such service", None),
+            (Behaviour::NotFound, _, false) => http(404, Vec::new(), "no such page"),
+            (Behaviour::Throttle, _, true) => {
+                let details = rpc_status("slow down", Some(u8::try_from(pause).unwrap()));
+                Fault::Grpc(8, "slow down", Some(details))
+            }
+            (Behaviour::Throttle, _, false) => {
+                http(429, vec![("retry-after", pause.to_string())], "slow down")
+            }
+            (_, Some(Fate::Stall), _) => Fault::Hang,
+            (_, Some(Fate::Retry), true) => Fault::Grpc(14, "busy", None),
+            (_, Some(Fate::Retry), false) => http(503, Vec::new(), "busy"),
+            (_, Some(Fate::Refuse), true) => Fault::Grpc(3, "bad record", None),
+            (_, Some(Fate::Refuse), false) => http(400, Vec::new(), "bad record"),
+            (_, Some(Fate::Take) | None, _) => return None,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// A `google.rpc.Status`, with a `RetryInfo` of so many seconds where one is wanted.
+pub fn rpc_status(message: &str, seconds: Option<u8>) -> Vec<u8> {
+    // RetryInfo { retry_delay: Duration { seconds } }
+    let info = seconds.map(|seconds| Any {
+        type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
+        value: vec![0x0a, 2, 8, seconds],
+    });
+    RpcStatus { code: 8, message: message.into(), details: info.into_iter().collect() }.encode_to_vec()
 }
 
 fn plain(headers: &HeaderMap, body: &[u8]) -> Vec<u8> {

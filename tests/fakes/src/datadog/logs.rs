@@ -23,16 +23,17 @@ pub struct StoredLog {
     pub was_cut: bool,
 }
 
-pub(super) fn answer(kept: &mut Kept, request: &Request, script: &Script) -> Answer {
+pub(super) fn answer(kept: &mut Kept, request: &Request, script: &Script) -> Option<Answer> {
     let entries = match accepted(request) {
         Ok(entries) => entries,
-        Err((status, detail)) => return refusal(status, &detail),
+        Err((status, detail)) => return Some(refusal(status, &detail)),
     };
     let logs: Vec<StoredLog> = entries.iter().map(|raw| stored(raw)).collect();
     match script.judge_whole(logs.iter().map(|log| &log.entry)) {
         Fate::Take => {}
-        Fate::Retry => return refusal(429, "Too many requests: the script says so"),
-        Fate::Refuse => return refusal(400, "Bad request: the script says so"),
+        Fate::Retry => return Some(refusal(429, "Too many requests: the script says so")),
+        Fate::Refuse => return Some(refusal(400, "Bad request: the script says so")),
+        Fate::Stall => return None,
     }
     let now = when::now_ms();
     for log in logs {
@@ -42,7 +43,7 @@ pub(super) fn answer(kept: &mut Kept, request: &Request, script: &Script) -> Ans
             kept.logs.push(log);
         }
     }
-    Answer::json(202, &json!({}))
+    Some(Answer::json(202, &json!({})))
 }
 
 /// The statuses: <https://docs.datadoghq.com/api/latest/logs/send-logs/>.

@@ -12,23 +12,33 @@ use crate::{
     script::{Fate, Script},
 };
 
-pub(super) fn answer(store: &mut Store, request: &Request, script: &Script, index: Option<&str>) -> Answer {
+/// None with a document that stalls it.
+pub(super) fn answer(
+    store: &mut Store,
+    request: &Request,
+    script: &Script,
+    index: Option<&str>,
+) -> Option<Answer> {
     let actions = match accepted(request).and_then(|body| actions(body, index)) {
         Ok(actions) => actions,
-        Err(refused) => return refused,
+        Err(refused) => return Some(refused),
     };
+    let ids = || actions.iter().filter_map(|action| action.id.as_deref());
+    if ids().any(|id| script.stalls(id)) {
+        return None;
+    }
     let paths = request.query("filter_path");
     if paths.as_deref().is_some_and(|paths| paths.split(',').any(|path| path.starts_with('-'))) {
-        return error(400, "illegal_argument_exception", "this fake knows no excluding filter_path");
+        return Some(error(400, "illegal_argument_exception", "this fake knows no excluding filter_path"));
     }
     let items: Vec<Value> = actions.into_iter().map(|action| item(store, script, action)).collect();
     let is_error =
         |item: &Value| item.as_object().is_some_and(|i| i.values().any(|i| i.get("error").is_some()));
     let whole = json!({ "took": 1, "errors": items.iter().any(is_error), "items": items });
-    match paths {
+    Some(match paths {
         Some(paths) => Answer::json(200, &filter(&whole, &paths)),
         None => Answer::json(200, &whole),
-    }
+    })
 }
 
 /// What one item asks for.
@@ -129,7 +139,8 @@ fn attempt(
         return Err(failure(400, "illegal_argument_exception", why));
     }
     match script.judge(id) {
-        Fate::Take => {}
+        // A request with one that stalls is not answered.
+        Fate::Take | Fate::Stall => {}
         // <https://www.elastic.co/guide/en/elasticsearch/reference/current/rejected-requests.html>
         Fate::Retry => {
             let why = "rejected execution of coordinating operation: the script says so";

@@ -21,17 +21,18 @@ const RESERVED: [&str; 2] = ["accountId", "eventType"];
 
 type Attributes = BTreeMap<String, Value>;
 
-pub(super) fn answer(kept: &mut Kept, request: &Request, script: &Script) -> Answer {
+pub(super) fn answer(kept: &mut Kept, request: &Request, script: &Script) -> Option<Answer> {
     let body = match payload(request, &CONTENT_TYPES, |size| size > LOGS_MAX_BYTES) {
         Ok(body) => body,
-        Err(status) => return Answer::empty(status),
+        Err(status) => return Some(Answer::empty(status)),
     };
-    let Some(events) = events(&body) else { return Answer::empty(400) };
+    let Some(events) = events(&body) else { return Some(Answer::empty(400)) };
     let objects: Vec<Value> = events.iter().map(|event| event.clone().into_iter().collect()).collect();
     match script.judge_whole(&objects) {
         Fate::Take => {}
-        Fate::Retry => return Answer::empty(503),
-        Fate::Refuse => return Answer::empty(400),
+        Fate::Retry => return Some(Answer::empty(503)),
+        Fate::Refuse => return Some(Answer::empty(400)),
+        Fate::Stall => return None,
     }
     let (id, now) = (request_id(), when::now_ms());
     for event in events {
@@ -43,7 +44,7 @@ pub(super) fn answer(kept: &mut Kept, request: &Request, script: &Script) -> Ans
             }
         }
     }
-    accepted(&id)
+    Some(accepted(&id))
 }
 
 /// The events of a payload in the simple form (one object) or the detailed one (an array of objects with `logs`), each

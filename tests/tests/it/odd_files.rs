@@ -158,7 +158,7 @@ async fn files_that_may_not_grow_end_no_gateway_and_stop_no_delivery() {
     .await;
     gateway.limit(Resource::Fsize, Some(1_000));
     ask(&gateway, 3).await;
-    gateway.wait_for_books("probe", |books| books["rejected"]["call"] == 4).await;
+    gateway.wait_for_books("probe", |books| books["rejected"]["record"] == 4).await;
     wait_for("the failures", || async {
         (gateway.plugin("probe").await["dead_letter"]["failures"] == 3).then_some(())
     })

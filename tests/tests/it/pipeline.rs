@@ -264,12 +264,9 @@ async fn a_scrape_is_answered_beside_an_export_that_hangs_and_one_that_hangs_is_
         (asked.elapsed() < Duration::from_millis(500)).then_some(())
     })
     .await;
-    assert_eq!(
-        gateway.log().matches("its metrics are missing from /metrics").count(),
-        1,
-        "{}",
-        gateway.log()
-    );
+    let told = || gateway.log().matches("its metrics are missing from /metrics").count();
+    wait_for("a line about it", || async { (told() > 0).then_some(()) }).await;
+    assert_eq!(told(), 1, "{}", gateway.log());
     assert_eq!(gateway.admin("/healthz").await.status, 200);
 }
 

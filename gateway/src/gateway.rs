@@ -8,10 +8,12 @@ use tracing::{info, warn};
 
 use crate::{
     admin::{Absent, Admin, metrics::Metrics},
+    budget::Budget,
     config::Config,
+    memory,
     pipeline::{Drivers, Exporter, Exporters},
-    proxy::{Budget, CaptureSettings, Limits, Proxy, Target, upstream},
-    recorder::{self, Duties, Intake, Losses},
+    proxy::{CaptureSettings, Limits, Proxy, Target, upstream},
+    recorder::{self, Intake, Record, Recorder},
     server::Server,
     settings::Secret,
     startup::LoadedPlugins,
@@ -55,12 +57,15 @@ pub async fn run(
     let admin = Arc::new(assemble_admin(&config, plugins, metrics.clone()));
     let exporters = admin.exporters.clone();
     let drivers = exporters.start()?;
-    let (intake, losses, recorder) = start_recorder(&config, &exporters, &metrics)?;
     let budget = Budget::new(config.telemetry.capture.max_in_flight_bytes.bytes());
-    let mut server = start_server(&config, &targets, &exporters, &intake, budget.clone())?;
+    let (intake, recorder) = start_recorder(&config, &exporters, &budget)?;
+    let count = || intake.counting(metrics.request_counter());
+    let mut server = start_server(&config, &targets, &exporters, count, budget.clone())?;
+    metrics.show_gateway(server.open_connections(), budget, &intake.tally());
+    let tally = intake.tally();
+    let idle = tokio::spawn(memory::give_back_when_idle(move || tally.recorded()));
     // Each worker has its own: the recorder ends when they do.
     drop(intake);
-    metrics.show_gateway(server.open_connections(), budget, losses);
 
     let listener = listener(listeners.server)?;
     info!("listening on http://{}", listener.local_addr()?);
@@ -69,15 +74,16 @@ pub async fn run(
     server.accept(listener, shutdown).await;
     stop(server, recorder, drivers, &config).await;
     drop(admin);
+    idle.abort();
     info!("stopped");
     Ok(())
 }
 
 /// In the order in which data flows, so that nothing is cut off from what comes after it.
-async fn stop(server: Server, recorder: std::thread::JoinHandle<()>, drivers: Drivers, config: &Config) {
+async fn stop(server: Server, recorder: Recorder, drivers: Drivers, config: &Config) {
     info!("stopping: no new requests; those under way have {:?}", config.server.shutdown_grace);
     server.shutdown().await;
-    if tokio::task::spawn_blocking(move || recorder.join()).await.is_err() {
+    if !matches!(tokio::task::spawn_blocking(move || recorder.join()).await, Ok(Ok(()))) {
         warn!("the recorder ended early");
     }
     drivers.shutdown(config.telemetry.drain_timeout).await;
@@ -100,8 +106,8 @@ fn assemble_admin(config: &Config, plugins: LoadedPlugins, metrics: Arc<Metrics>
 fn start_recorder(
     config: &Config,
     exporters: &Exporters,
-    metrics: &Metrics,
-) -> io::Result<(Intake, Losses, std::thread::JoinHandle<()>)> {
+    budget: &Arc<Budget>,
+) -> io::Result<(Intake, Recorder)> {
     let telemetry = &config.telemetry;
     let settings = recorder::Settings {
         service_name: telemetry.service_name.clone(),
@@ -111,25 +117,18 @@ fn start_recorder(
         capture_streamed_data: telemetry.capture.streamed_data,
         max_body_bytes: telemetry.capture.max_body_bytes.as_usize(),
     };
-    let (exporters, requests) = (exporters.clone(), metrics.request_instruments());
-    let duties = Duties {
-        count: Box::new(move |summary| requests.record(summary)),
-        deliver: if exporters.is_empty() {
-            None
-        } else {
-            Some(Box::new(move |records| exporters.submit(records)))
-        },
-    };
-    let (intake, thread) = recorder::start(settings, duties)?;
-    let losses = intake.losses();
-    Ok((intake, losses, thread))
+    let deliver = (!exporters.is_empty()).then(|| {
+        let exporters = exporters.clone();
+        Box::new(move |records: &[Arc<Record>]| exporters.submit(records)) as recorder::Deliver
+    });
+    Recorder::start(settings, budget, deliver)
 }
 
 fn start_server(
     config: &Config,
     targets: &[Arc<Target>],
     exporters: &Exporters,
-    intake: &Intake,
+    intake: impl Fn() -> Intake,
     budget: Arc<Budget>,
 ) -> io::Result<Server> {
     let limits = Limits {
@@ -141,8 +140,7 @@ fn start_server(
         max_body_bytes: config.telemetry.capture.max_body_bytes.bytes(),
         budget,
     };
-    let proxy =
-        || Proxy::new(targets, &config.proxy.default_provider, limits, capture.clone(), intake.clone());
+    let proxy = || Proxy::new(targets, &config.proxy.default_provider, limits, capture.clone(), intake());
     let proxies = (0..workers(config)).map(|_| proxy()).collect();
     Server::start(&config.server, proxies)
 }

@@ -7,10 +7,13 @@
 //! |---|---|
 //! | [`config`] | one TOML file, checked whole: composes the sections of the other modules |
 //! | [`settings`] | what sections are made of: values, mistakes, schema checks |
+//! | `budget` | one bound on memory that many hold parts of |
+//! | `clock` | the time, on machines with any clock |
+//! | `memory` | freed memory goes back to the system when a thread is idle |
 //! | [`server`] | connections, one single-threaded runtime per core |
 //! | [`proxy`] | the request path: bytes in, bytes out |
-//! | [`providers`] | the known providers and their dialects |
-//! | [`recorder`] | one record of every request |
+//! | [`providers`] | the known providers, as data |
+//! | [`recorder`] | one record of every request; the dialects that bodies are read in |
 //! | [`pipeline`] | queue, batch, retry, circuit breaker and books, per exporter |
 //! | `replay` | sends dead letters again |
 //! | [`loader`] | plugin files, checked and loaded; the only unsafe code here |
@@ -18,6 +21,7 @@
 //! | [`startup`] | loads the plugins of a configuration |
 //! | [`gateway`] | everything put together, run and drained |
 //! | [`cli`] | the command line |
+//! | `hex` | bytes as hexadecimal digits |
 //!
 //! # Invariants
 //!
@@ -34,12 +38,20 @@ pub mod admin;
 #[forbid(unsafe_code)]
 pub mod bench;
 #[forbid(unsafe_code)]
+pub(crate) mod budget;
+#[forbid(unsafe_code)]
 pub mod cli;
+#[forbid(unsafe_code)]
+pub(crate) mod clock;
 #[forbid(unsafe_code)]
 pub mod config;
 #[forbid(unsafe_code)]
 pub mod gateway;
+#[forbid(unsafe_code)]
+mod hex;
 pub mod loader;
+#[forbid(unsafe_code)]
+pub(crate) mod memory;
 #[forbid(unsafe_code)]
 pub mod pipeline;
 #[forbid(unsafe_code)]

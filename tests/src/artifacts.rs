@@ -36,7 +36,13 @@ pub fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+/// `MAGICAPI_BUILD` names a folder with a build to be tested in place of this checkout's: what was released, or what a
+/// new test is to fail on.
 fn find(target: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os("MAGICAPI_BUILD").map(PathBuf::from) {
+        let library = folder.join(format!("lib{target}.so"));
+        return if library.exists() { library } else { folder.join(target) };
+    }
     static BUILT: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(build);
     built.get(target).unwrap_or_else(|| panic!("cargo built no {target}; it built {built:?}")).clone()

@@ -142,6 +142,12 @@ impl Gateway {
     }
 }
 
+/// Gives a process no more of a resource than this; nothing is no limit.
+pub fn limit(process: rustix::process::Pid, resource: rustix::process::Resource, to: Option<u64>) {
+    let limit = rustix::process::Rlimit { current: to, maximum: None };
+    rustix::process::prlimit(Some(process), resource, limit).unwrap();
+}
+
 fn collect(pipe: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) {
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
@@ -272,8 +278,16 @@ impl Running {
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(self.process(), signal).unwrap();
+    }
+
+    /// Gives it no more of a resource than this, until it is given more.
+    pub fn limit(&self, resource: rustix::process::Resource, to: Option<u64>) {
+        limit(self.process(), resource, to);
+    }
+
+    fn process(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap()
     }
 
     /// Whether it still runs.

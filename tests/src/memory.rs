@@ -18,6 +18,11 @@ impl Running {
         std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
     }
 
+    /// Addresses in use, resident or not, in bytes.
+    pub fn address_bytes(&self) -> u64 {
+        self.status_bytes("VmSize:")
+    }
+
     fn status_bytes(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();

@@ -37,7 +37,7 @@ pub struct Outcome<T> {
     pub status: abi::Status,
     /// The call's error.
     pub message: String,
-    /// Verdicts by place in the batch; a record without one shares the fate of the call.
+    /// Verdicts by place in the batch; a record without one goes as the call goes.
     pub verdicts: Vec<Option<Verdict>>,
     /// How long the backend asks to be left alone.
     pub retry_after: Option<Duration>,

@@ -4,7 +4,7 @@ use plugin_api::abi::{Status, Verdict, status, verdict};
 
 /// What becomes of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Disposition {
     /// The backend has it.
     Delivered,
     /// The backend will never take it, by a verdict on the record itself.
@@ -19,7 +19,7 @@ pub(crate) enum Fate {
 
 /// What a status says of the call as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CallFate {
+pub(crate) enum CallDisposition {
     /// The backend answered for the records.
     Answered,
     /// It refused all of them together.
@@ -30,7 +30,7 @@ pub(crate) enum CallFate {
     Failed,
 }
 
-impl CallFate {
+impl CallDisposition {
     /// An unknown status is a failure.
     pub(crate) const fn of(status: Status) -> Self {
         match status {
@@ -42,7 +42,7 @@ impl CallFate {
     }
 }
 
-impl Fate {
+impl Disposition {
     /// A verdict on a record goes before the status of the call; an unknown one sends the record again.
     pub(crate) const fn of(status: Status, verdict: Option<Verdict>) -> Self {
         match verdict {
@@ -64,32 +64,36 @@ mod tests {
 
     #[test]
     fn a_record_without_a_verdict_shares_the_fate_of_its_call() {
-        for (code, fate, call) in [
-            (status::OK, Fate::Delivered, CallFate::Answered),
-            (status::PER_RECORD, Fate::Missing, CallFate::Answered),
-            (status::REJECT, Fate::OfTheCall, CallFate::Refused),
-            (status::TOO_LARGE, Fate::OfTheCall, CallFate::TooLarge),
-            (status::RETRY, Fate::OfTheCall, CallFate::Failed),
-            (status::UNAUTHORIZED, Fate::OfTheCall, CallFate::Failed),
-            (status::TIMEOUT, Fate::OfTheCall, CallFate::Failed),
-            (status::PANIC, Fate::OfTheCall, CallFate::Failed),
-            (status::FAULT, Fate::OfTheCall, CallFate::Failed),
-            (4711, Fate::OfTheCall, CallFate::Failed),
+        for (code, disposition, call) in [
+            (status::OK, Disposition::Delivered, CallDisposition::Answered),
+            (status::PER_RECORD, Disposition::Missing, CallDisposition::Answered),
+            (status::REJECT, Disposition::OfTheCall, CallDisposition::Refused),
+            (status::TOO_LARGE, Disposition::OfTheCall, CallDisposition::TooLarge),
+            (status::RETRY, Disposition::OfTheCall, CallDisposition::Failed),
+            (status::UNAUTHORIZED, Disposition::OfTheCall, CallDisposition::Failed),
+            (status::TIMEOUT, Disposition::OfTheCall, CallDisposition::Failed),
+            (status::PANIC, Disposition::OfTheCall, CallDisposition::Failed),
+            (status::FAULT, Disposition::OfTheCall, CallDisposition::Failed),
+            (4711, Disposition::OfTheCall, CallDisposition::Failed),
         ] {
-            assert_eq!((Fate::of(code, None), CallFate::of(code)), (fate, call), "{code}");
+            assert_eq!(
+                (Disposition::of(code, None), CallDisposition::of(code)),
+                (disposition, call),
+                "{code}"
+            );
         }
     }
 
     #[test]
     fn a_verdict_on_a_record_goes_before_the_fate_of_the_call() {
         for status in [status::OK, status::PER_RECORD, status::REJECT, status::TIMEOUT, 4711] {
-            for (code, fate) in [
-                (verdict::DELIVERED, Fate::Delivered),
-                (verdict::REJECTED, Fate::Rejected),
-                (verdict::RETRY, Fate::Retry),
-                (99, Fate::Retry),
+            for (code, disposition) in [
+                (verdict::DELIVERED, Disposition::Delivered),
+                (verdict::REJECTED, Disposition::Rejected),
+                (verdict::RETRY, Disposition::Retry),
+                (99, Disposition::Retry),
             ] {
-                assert_eq!(Fate::of(status, Some(code)), fate, "{status} {code}");
+                assert_eq!(Disposition::of(status, Some(code)), disposition, "{status} {code}");
             }
         }
     }

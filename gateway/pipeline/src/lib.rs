@@ -36,7 +36,7 @@
 //! |---|---|
 //! | `pipeline` | the value and its functions; `admit`, `next`, `settle` by file |
 //! | `waiting` | what waits: fresh, to be sent again, parked |
-//! | `judge` | from a call's outcome to a fate for each record |
+//! | `judge` | from a call's outcome to what becomes of each record |
 //! | `breaker`, `backoff`, `rate` | when a call may be made |
 //! | `time` | times to come |
 //! | `books` | where every record went |

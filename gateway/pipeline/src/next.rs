@@ -141,7 +141,8 @@ impl<T: Clone> Pipeline<T> {
         (!entries.is_empty()).then(|| Group::of(entries, now))
     }
 
-    /// One record to see whether the backend takes any: every second time a fresh one, and the others in turn.
+    /// One record to see whether the backend takes any: every second time a fresh one, and the others in turn. None of them
+    /// goes first for having failed: they would be many.
     fn choose_one(&mut self, now: Instant) -> Option<Group<T>> {
         const OTHERS: [Source; 3] = [Source::Again, Source::Alone, Source::Parked];
         let turn = self.set_up_probes;
@@ -160,13 +161,15 @@ impl<T: Clone> Pipeline<T> {
         match source {
             Source::Fresh => {
                 let entries = self.waiting.take_fresh(1, u64::MAX, true);
-                (!entries.is_empty()).then(|| Group::of(entries, now))
+                (!entries.is_empty()).then(|| Group::of(Vec::new(), now).part(entries, now))
             }
             Source::Again => {
                 let mut group = self.waiting.take_again(0)?;
                 let rest = group.entries.split_off(1);
-                self.waiting.push_parts(vec![Group { entries: rest, ..group }]);
-                Some(group)
+                let one = std::mem::replace(&mut group.entries, rest);
+                let sample = group.part(one, now);
+                self.waiting.push_parts(vec![group]);
+                Some(sample)
             }
             Source::Alone => self.waiting.take_alone(now, true).map(|entry| Group::alone(entry, now)),
             Source::Parked => self.waiting.take_parked_early().map(|entry| Group::alone(entry, now)),

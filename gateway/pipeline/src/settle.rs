@@ -9,7 +9,7 @@ use crate::{
     books::{DropReason, RejectReason},
     breaker::Change,
     effects::{Cause, Effects, Notice, Opened},
-    judge::{CallFate, Fate},
+    judge::{CallDisposition, Disposition},
     pipeline::{Pipeline, Sent},
     time::later,
     waiting::{Entry, Group, Refusal},
@@ -45,7 +45,7 @@ impl<T: Clone> Pipeline<T> {
         effects
     }
 
-    /// Every record with a fate of its own comes to it. What is left shares the fate of the call.
+    /// Every record with a verdict of its own goes by it. What is left goes as the call goes.
     fn settle_verdicts(
         &mut self,
         mut sent: Sent<T>,
@@ -59,20 +59,22 @@ impl<T: Clone> Pipeline<T> {
         for mut entry in entries {
             entry.attempts = entry.attempts.saturating_add(1);
             let verdict = verdicts.next().flatten();
-            let fate = Fate::of(outcome.status, verdict.as_ref().map(|verdict| verdict.code));
+            let disposition = Disposition::of(outcome.status, verdict.as_ref().map(|verdict| verdict.code));
             let reason = || verdict.map(|verdict| verdict.reason).unwrap_or_default();
-            match fate {
-                Fate::Delivered => {
+            match disposition {
+                Disposition::Delivered => {
                     effects.delivered.push(entry.item);
                     effects.freed.extend(entry.whole);
                 }
-                Fate::Rejected => self.end(effects, entry, Cause::Rejected(RejectReason::Record), reason()),
-                Fate::Retry => self.park_for_retry(entry, reason(), outcome.retry_after, now, effects),
-                Fate::Missing => {
+                Disposition::Rejected => {
+                    self.end(effects, entry, Cause::Rejected(RejectReason::Record), reason());
+                }
+                Disposition::Retry => self.park_for_retry(entry, reason(), outcome.retry_after, now, effects),
+                Disposition::Missing => {
                     effects.faults += 1;
                     self.park_for_retry(entry, reason(), outcome.retry_after, now, effects);
                 }
-                Fate::OfTheCall => sent.group.entries.push(entry),
+                Disposition::OfTheCall => sent.group.entries.push(entry),
             }
         }
         if !effects.delivered.is_empty() {
@@ -109,18 +111,18 @@ impl<T: Clone> Pipeline<T> {
         now: Instant,
         effects: &mut Effects<T>,
     ) -> Backend {
-        match CallFate::of(outcome.status) {
-            CallFate::Answered => Backend::Works,
-            CallFate::Failed => {
+        match CallDisposition::of(outcome.status) {
+            CallDisposition::Answered => Backend::Works,
+            CallDisposition::Failed => {
                 self.settle_failed(sent, outcome, now, effects);
                 let why = (outcome.status == status::UNAUTHORIZED).then_some(Opened::Unauthorized);
                 Backend::Fails { why }
             }
-            CallFate::Refused => {
+            CallDisposition::Refused => {
                 let cause = Cause::Rejected(RejectReason::Call);
                 self.settle_refused(sent, cause, outcome, now, effects)
             }
-            CallFate::TooLarge => match (&outcome.smaller, sent.group.entries.as_slice()) {
+            CallDisposition::TooLarge => match (&outcome.smaller, sent.group.entries.as_slice()) {
                 (Some((item, size)), [entry]) if *size < entry.size => {
                     self.send_smaller(sent.group, item.clone(), *size, effects);
                     self.backend_that_refused()

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "behaviour/edges.rs"]
+mod edges;
 #[path = "behaviour/liveness.rs"]
 mod liveness;
 
@@ -121,7 +123,10 @@ impl Scene {
                     let effects = self.pipeline.settle(batch.id, outcome, self.now);
                     self.act(effects);
                 }
-                Next::Wait(Some(until)) => self.now = until.max(self.now),
+                Next::Wait(Some(until)) => {
+                    assert!(until > self.now, "a wait that is over");
+                    self.now = until;
+                }
                 Next::Wait(None) | Next::Closed => return,
             }
         }

@@ -3,7 +3,7 @@
 //! What the books hold is not counted a second time: observable instruments read one snapshot of all books, taken
 //! before every scrape, so that the figures of one scrape balance.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use exporter_pipeline::{BreakerState, DropReason, RejectReason, Snapshot};
@@ -12,16 +12,17 @@ use opentelemetry::{
     metrics::{Counter, Histogram, Meter, MeterProvider as _},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use plugin_api::EndReason;
 use prometheus::{Registry, TextEncoder};
 
 use crate::{
+    budget::Budget,
     loader::State,
     pipeline::{
         Exporter, Exporters, Instruments,
         dead_letter::{Counts, DeadLetters},
     },
-    proxy::Budget,
-    recorder::{Losses, Summary},
+    recorder::{Count, Summary, Tally},
     server::OpenConnections,
 };
 
@@ -61,9 +62,9 @@ struct RowState {
     up: bool,
 }
 
-/// What is counted once per request, on the recorder's thread.
+/// What is counted once per request, on the thread that answers it.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestInstruments {
+struct RequestInstruments {
     requests: Counter<u64>,
     duration: Histogram<f64>,
     overhead: Histogram<f64>,
@@ -90,18 +91,68 @@ impl RequestInstruments {
         }
     }
 
-    pub(crate) fn record(&self, summary: &Summary) {
+    fn record(&self, summary: &Summary, Labels { request, provider }: &Labels) {
+        self.requests.add(1, request);
+        self.duration.record(summary.total.as_secs_f64(), provider);
+        if let Some(overhead) = summary.gateway_overhead {
+            self.overhead.record(overhead.as_secs_f64(), provider);
+        }
+    }
+}
+
+/// The labels of requests that ended alike.
+#[derive(Debug, Clone)]
+struct Labels {
+    request: [KeyValue; 3],
+    provider: [KeyValue; 1],
+}
+
+impl Labels {
+    fn of(summary: &Summary) -> Self {
         let provider = KeyValue::new("provider", summary.provider.clone().unwrap_or_else(|| "none".into()));
         let status_code = i64::from(summary.status_code.unwrap_or_default());
-        let attributes = [
-            provider.clone(),
-            KeyValue::new("status_code", status_code),
-            KeyValue::new("end_reason", summary.end_reason.as_str().to_owned()),
-        ];
-        self.requests.add(1, &attributes);
-        self.duration.record(summary.total.as_secs_f64(), std::slice::from_ref(&provider));
-        if let Some(overhead) = summary.gateway_overhead {
-            self.overhead.record(overhead.as_secs_f64(), &[provider]);
+        let end_reason = KeyValue::new("end_reason", summary.end_reason.as_str().to_owned());
+        let request = [provider.clone(), KeyValue::new("status_code", status_code), end_reason];
+        Self { request, provider: [provider] }
+    }
+}
+
+/// Counts the requests of one worker, and keeps the labels that it has made: nearly all requests end alike.
+#[derive(Debug)]
+struct RequestCounter {
+    instruments: RequestInstruments,
+    // Only its worker takes the lock.
+    known: Mutex<Vec<(Ending, Labels)>>,
+}
+
+/// What labels depend on.
+#[derive(Debug, PartialEq)]
+struct Ending {
+    provider: Option<Arc<str>>,
+    status_code: Option<u16>,
+    end_reason: EndReason,
+}
+
+impl RequestCounter {
+    /// More kinds of endings than this are not remembered.
+    const MAX_KNOWN: usize = 64;
+
+    fn count(&self, summary: &Summary) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_alike = |ending: &Ending| {
+            ending.status_code == summary.status_code
+                && ending.end_reason == summary.end_reason
+                && ending.provider == summary.provider
+        };
+        if let Some((_, labels)) = known.iter().find(|(ending, _)| is_alike(ending)) {
+            self.instruments.record(summary, labels);
+            return;
+        }
+        let labels = Labels::of(summary);
+        self.instruments.record(summary, &labels);
+        if known.len() < Self::MAX_KNOWN {
+            let Summary { provider, status_code, end_reason, .. } = summary.clone();
+            known.push((Ending { provider, status_code, end_reason }, labels));
         }
     }
 }
@@ -134,8 +185,10 @@ impl Metrics {
         &self.instruments
     }
 
-    pub(crate) fn request_instruments(&self) -> RequestInstruments {
-        self.requests.clone()
+    /// For one worker.
+    pub(crate) fn request_counter(&self) -> Count {
+        let counter = RequestCounter { instruments: self.requests.clone(), known: Mutex::default() };
+        Arc::new(move |summary| counter.count(summary))
     }
 
     /// From now on the exporters are shown; `absent` are optional ones that did not load.
@@ -145,7 +198,7 @@ impl Metrics {
     }
 
     /// From now on the gateway's own state is shown.
-    pub(crate) fn show_gateway(&self, connections: OpenConnections, budget: Arc<Budget>, losses: Losses) {
+    pub(crate) fn show_gateway(&self, connections: OpenConnections, budget: Arc<Budget>, tally: &Tally) {
         let meter = &self.meter;
         meter
             .u64_observable_gauge("magicapi_gateway_open_connections")
@@ -154,14 +207,10 @@ impl Metrics {
             .build();
         meter
             .u64_observable_gauge("magicapi_gateway_captured_bytes")
-            .with_description("Bytes of bodies held until they are recorded")
+            .with_description("Memory held for bodies until they are recorded and handed on")
             .with_callback(move |gauge| gauge.observe(budget.used(), &[]))
             .build();
-        meter
-            .u64_observable_counter("magicapi_gateway_lost_records")
-            .with_description("Requests that made no record, since the recorder could not keep up")
-            .with_callback(move |counter| counter.observe(losses.count(), &[]))
-            .build();
+        observe_recorder(meter, tally);
         let version = [KeyValue::new("version", env!("CARGO_PKG_VERSION"))];
         meter
             .u64_observable_gauge("magicapi_gateway_build_info")
@@ -201,6 +250,27 @@ impl RowState {
             up: matches!(exporter.plugin.state(), State::Running),
         }
     }
+}
+
+fn observe_recorder(meter: &Meter, tally: &Tally) {
+    let lost = tally.clone();
+    meter
+        .u64_observable_counter("magicapi_gateway_lost_records")
+        .with_description(
+            "Requests that made no record, since the recorder could not keep up or failed on them",
+        )
+        .with_callback(move |counter| {
+            for (reason, count) in lost.losses() {
+                counter.observe(count, &[KeyValue::new("reason", reason)]);
+            }
+        })
+        .build();
+    let tally = tally.clone();
+    meter
+        .u64_observable_counter("magicapi_gateway_recorder_restarts")
+        .with_description("Times that the recorder failed as a whole, and began anew")
+        .with_callback(move |counter| counter.observe(tally.restarts(), &[]))
+        .build();
 }
 
 type View = Arc<ArcSwap<Vec<Row>>>;
@@ -251,9 +321,18 @@ fn observe_gauges(meter: &Meter, view: &View) {
             .build();
     };
     gauge("magicapi_exporter_queue_records", "Records that wait", |row| row.snapshot.queued);
-    gauge("magicapi_exporter_queue_bytes", "Bytes of the records that wait", |row| row.snapshot.queued_bytes);
-    gauge("magicapi_exporter_queue_capacity_records", "Records that may wait", |row| row.capacity_records);
-    gauge("magicapi_exporter_queue_capacity_bytes", "Bytes that may wait", |row| row.capacity_bytes);
+    gauge("magicapi_exporter_parked_records", "Records that wait and were sent before", |row| {
+        row.snapshot.parked
+    });
+    gauge("magicapi_exporter_queue_bytes", "Bytes of the records that wait or are in flight", |row| {
+        row.snapshot.queued_bytes
+    });
+    gauge("magicapi_exporter_queue_capacity_records", "Records that may wait or be in flight", |row| {
+        row.capacity_records
+    });
+    gauge("magicapi_exporter_queue_capacity_bytes", "Bytes that may wait or be in flight", |row| {
+        row.capacity_bytes
+    });
     gauge("magicapi_exporter_in_flight_records", "Records being sent or waiting for a retry", |row| {
         row.snapshot.books.in_flight
     });

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     config::Loaded,
-    pipeline::{config::Plugin as Entry, dead_letter},
+    pipeline::{
+        config::Plugin as Entry,
+        dead_letter::{self, Unfit},
+    },
     settings::Problem,
     startup::{self, Failure, Host},
 };
@@ -68,12 +71,21 @@ async fn examine(loaded: Loaded, allow_insecure: bool) -> Finding {
     }
 }
 
-/// Dead-letter files that could not be written. A gateway would start all the same, and lose the letters.
+/// Dead-letter files that could not be written. Where only rights or folders are missing, a gateway would start all the
+/// same, and lose the letters.
 fn unwritable(entries: &[Entry]) -> Vec<Problem> {
+    unfit(entries, |_| true)
+}
+
+/// Dead-letter paths that are unfit in a way that counts.
+pub(super) fn unfit(entries: &[Entry], counts: impl Fn(&Unfit) -> bool) -> Vec<Problem> {
     let problem = |entry: &Entry| {
-        let why = dead_letter::check(entry.dead_letter.as_ref()?).err()?;
-        let message = format!("cannot be written to: {why}");
-        Some(entry.problem("dead_letter", &message, "check the path and the permissions"))
+        let why = dead_letter::check(entry.dead_letter.as_ref()?).err().filter(&counts)?;
+        let cure = match why {
+            Unfit::NoFile(_) => "name a regular file, or one that is yet to be made",
+            Unfit::Access(_) => "check the path and the permissions",
+        };
+        Some(entry.problem("dead_letter", &format!("cannot be written to: {why}"), cure))
     };
     entries.iter().filter(|entry| entry.enabled).filter_map(problem).collect()
 }

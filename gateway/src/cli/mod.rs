@@ -16,9 +16,14 @@ mod logging;
 mod replay;
 mod run;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::{self, Loaded, Source},
@@ -168,6 +173,10 @@ fn block_on(command: impl Future<Output = u8>) -> u8 {
         }
     };
     runtime.block_on(async {
+        if let Err(error) = outlive_file_size_limit() {
+            complain(&format!("error: signals cannot be handled: {error}"));
+            return SOFTWARE;
+        }
         let code = command.await;
         // A constructor that never returned holds the system's loader, and every ordinary way out waits for it.
         if loader::opening().is_some() {
@@ -175,6 +184,13 @@ fn block_on(command: impl Future<Output = u8>) -> u8 {
         }
         code
     })
+}
+
+/// A file that has grown to the limit of this process (`ulimit -f`) makes the write fail, as a full disk does, and does
+/// not end the process. A handler, once it is there, stays.
+fn outlive_file_size_limit() -> io::Result<()> {
+    let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    signal(kind).map(drop)
 }
 
 /// The environment of this process.
@@ -206,13 +222,13 @@ async fn all_problems(mut problems: Vec<Problem>, plugins: &[Plugin], allow_inse
 
 /// Prints to standard output; a reader that has gone away is no error.
 fn print(text: &str) -> u8 {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(text.as_bytes());
     0
 }
 
 /// Prints to standard error.
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn complain_about(problems: &[Problem]) {

@@ -109,6 +109,7 @@ fn asides(tally: &Tally) -> String {
         (tally.delivered_before, "delivered before"),
         (tally.repeated, "met twice"),
         (tally.unreadable, "unreadable"),
+        (tally.torn, "torn"),
     ];
     let shown = counts.iter().filter(|(count, _)| *count > 0);
     shown.map(|(count, what)| format!(", {count} {what}")).collect()

@@ -9,12 +9,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::{
-    CONFIG, ConfigArgs, SOFTWARE, all_problems, block_on, complain, complain_about, complain_about_plugins,
-    environment, load, logging,
+    CONFIG, ConfigArgs, SOFTWARE, all_problems, block_on, check::unfit, complain, complain_about,
+    complain_about_plugins, environment, load, logging,
 };
 use crate::{
     config::{Config, Loaded},
     gateway::{self, Listeners, RunError},
+    pipeline::dead_letter::Unfit,
     startup::{self, Host},
 };
 
@@ -30,6 +31,11 @@ async fn serve(loaded: Loaded, allow_insecure: bool) -> Result<(), u8> {
         complain_about(&all_problems(problems, &plugins, allow_insecure).await);
         return Err(CONFIG);
     };
+    let no_files = unfit(&config.plugin, |why| matches!(why, Unfit::NoFile(_)));
+    if !no_files.is_empty() {
+        complain_about(&all_problems(no_files, &plugins, allow_insecure).await);
+        return Err(CONFIG);
+    }
     match &path {
         Some(path) => info!("magicapi-gateway {} with {}", env!("CARGO_PKG_VERSION"), path.display()),
         None => info!("magicapi-gateway {} with built-in defaults", env!("CARGO_PKG_VERSION")),

@@ -1,11 +1,12 @@
 //! Rules between sections, and rules about names. Rules inside one section are the section's own.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use serde_json::Value;
 
 use super::environment::{LABEL_CURE, is_label, known_names_cure};
 use super::sections::Sections;
+use crate::pipeline::dead_letter::place;
 use crate::settings::{SchemaProblem, places::Places, pointer};
 
 /// Applies every rule to the sections that could be read.
@@ -92,14 +93,14 @@ fn check_default_provider(sections: &Sections, known: &[&str], problems: &mut Ve
     }
 }
 
-/// Two writers would rotate each other's file away.
+/// Two writers would rotate each other's file away, by whatever path they come to it.
 fn check_dead_letters(sections: &Sections, problems: &mut Vec<SchemaProblem>) {
-    let mut taken = Vec::new();
+    let mut taken: Vec<(&Path, &str)> = Vec::new();
     for (index, plugin) in sections.plugin.iter().enumerate() {
         let Some((plugin, file)) = plugin.as_ref().and_then(|p| Some((p, p.dead_letter.as_ref()?))) else {
             continue;
         };
-        match taken.iter().find(|(other, _)| *other == file) {
+        match taken.iter().find(|(other, _)| place::is_same(other, file)) {
             Some((_, owner)) => problems.push(SchemaProblem::new(
                 format!("/plugin/{index}/dead_letter"),
                 format!("plugin \"{owner}\" writes to the same file"),

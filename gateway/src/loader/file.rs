@@ -12,6 +12,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::error::LoadError;
+use crate::hex::hex;
 
 /// No plugin is larger, with all its debug information.
 pub(crate) const MAX_BYTES: u64 = 512 * 1024 * 1024;
@@ -48,7 +49,7 @@ pub(crate) fn read(request: &FileRequest) -> Result<PluginFile, LoadError> {
     let file = open(path).map_err(|source| LoadError::Open { path: path.clone(), source })?;
     let size = check(&file, request)?;
     let bytes = read_whole(&file, path, size)?;
-    let sha256 = hexadecimal(&Sha256::digest(&bytes));
+    let sha256 = hex(&Sha256::digest(&bytes));
     match pin {
         Some(expected) if expected != sha256 => {
             Err(LoadError::Pin { path: path.clone(), expected, found: sha256 })
@@ -140,15 +141,6 @@ fn parse_pin(path: &Path, pin: &str) -> Result<String, LoadError> {
     } else {
         Err(LoadError::BadPin { path: path.to_owned(), pin: pin.chars().take(80).collect() })
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
-        .map(char::from)
-        .collect()
 }
 
 #[cfg(test)]

@@ -110,15 +110,15 @@ pub struct Plugin {
     name: Arc<str>,
     description: Description,
     facts: FileFacts,
-    workers: Vec<Lane>,
+    workers: Vec<CallQueue>,
     /// To the thread that asks for health and metrics, so that nobody waits for an export to learn of it.
-    inquiries: Lane,
+    inquiries: CallQueue,
     disabled: Mutex<Option<String>>,
     is_stopped: AtomicBool,
 }
 
 /// The way to one thread of the instance.
-struct Lane {
+struct CallQueue {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     activity: Arc<Activity>,
 }
@@ -234,8 +234,8 @@ impl Plugin {
         }
         // The other threads end when nobody can send to them; the first one waits for them before it destroys.
         self.inquiries.close();
-        for lane in &self.workers[1..] {
-            lane.close();
+        for calls in &self.workers[1..] {
+            calls.close();
         }
         if let Some(Overdue { call, .. }) = self.overdue() {
             self.workers[0].close();
@@ -254,7 +254,7 @@ impl Plugin {
 
     #[cfg(test)]
     pub(super) fn is_in_a_call(&self) -> bool {
-        self.workers.iter().chain([&self.inquiries]).any(|lane| lane.activity.running().is_some())
+        self.workers.iter().chain([&self.inquiries]).any(|calls| calls.activity.running().is_some())
     }
 
     fn admit(&self) -> Result<(), CallFailed> {
@@ -284,28 +284,28 @@ impl Plugin {
     }
 
     fn overdue(&self) -> Option<Overdue> {
-        self.workers.iter().find_map(|lane| lane.activity.overdue(&self.name))
+        self.workers.iter().find_map(|calls| calls.activity.overdue(&self.name))
     }
 
     /// Sends a job and waits for its answer: until it or the job before it is overdue, and, while the job has not
     /// begun, until `give_up`.
     async fn ask<T>(
         &self,
-        lane: &Lane,
+        calls: &CallQueue,
         give_up: Option<Instant>,
         job: impl FnOnce(oneshot::Sender<T>) -> Job,
     ) -> Result<T, CallFailed> {
         let (answer, mut waiting) = oneshot::channel();
         let sent = Instant::now();
-        lane.send(job(answer))?;
+        calls.send(job(answer))?;
         loop {
-            if let Ok(answer) = tokio::time::timeout(lane.pause(give_up), &mut waiting).await {
+            if let Ok(answer) = tokio::time::timeout(calls.pause(give_up), &mut waiting).await {
                 return answer.map_err(|_| CallFailed::Stopped);
             }
-            if let Some(Overdue { call, .. }) = lane.activity.overdue(&self.name) {
+            if let Some(Overdue { call, .. }) = calls.activity.overdue(&self.name) {
                 return Err(CallFailed::Stuck { call });
             }
-            let waits_for_another = lane.activity.running().is_some_and(|(_, since)| since < sent);
+            let waits_for_another = calls.activity.running().is_some_and(|(_, since)| since < sent);
             if waits_for_another && give_up.is_some_and(|give_up| Instant::now() >= give_up) {
                 return Err(CallFailed::Busy);
             }
@@ -322,7 +322,7 @@ impl fmt::Debug for Plugin {
     }
 }
 
-impl Lane {
+impl CallQueue {
     fn send(&self, job: Job) -> Result<(), CallFailed> {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         match jobs.as_ref().map(|jobs| jobs.try_send(job)) {
@@ -361,10 +361,10 @@ fn make(request: LoadRequest, progress: &Progress) -> Result<(Plugin, impl FnOnc
 
     let name: Arc<str> = name.into();
     let count = usable_workers(workers, &description, &name);
-    let (first_lane, first) = lane(&name);
-    let (mut workers, mut others): (Vec<_>, Vec<_>) = (1..count).map(|_| lane(&name)).unzip();
-    workers.insert(0, first_lane);
-    let (inquiries, inquirer) = lane(&name);
+    let (first_calls, first) = calls(&name);
+    let (mut workers, mut others): (Vec<_>, Vec<_>) = (1..count).map(|_| calls(&name)).unzip();
+    workers.insert(0, first_calls);
+    let (inquiries, inquirer) = calls(&name);
     others.push(inquirer);
     let life = move || first.serve_first(instance, others);
     let (disabled, is_stopped) = (Mutex::new(None), AtomicBool::new(false));
@@ -384,11 +384,11 @@ fn usable_workers(wanted: usize, description: &Description, plugin: &str) -> usi
 }
 
 /// The two ends of the way to one thread.
-fn lane(plugin: &Arc<str>) -> (Lane, Worker) {
+fn calls(plugin: &Arc<str>) -> (CallQueue, Worker) {
     let (sender, jobs) = mpsc::channel(MAX_WAITING);
     let activity = Arc::new(Activity::default());
     let worker = Worker { plugin: Arc::clone(plugin), activity: Arc::clone(&activity), jobs };
-    (Lane { jobs: Mutex::new(Some(sender)), activity }, worker)
+    (CallQueue { jobs: Mutex::new(Some(sender)), activity }, worker)
 }
 
 fn succeeded(report: CallReport) -> Result<(), CallFailed> {

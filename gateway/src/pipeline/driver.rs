@@ -13,6 +13,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{Exporters, exporter::Exporter};
+use crate::memory;
 
 /// How long the end waits for the disk that the dead letters go to.
 const DEAD_LETTERS_GRACE: Duration = Duration::from_secs(5);
@@ -48,6 +49,9 @@ impl Drivers {
 }
 
 async fn run(exporters: Exporters, ordered: oneshot::Receiver<Instant>) {
+    let counted = exporters.clone();
+    let work = move || counted.iter().map(|exporter| exporter.snapshot().books.accepted).sum();
+    let idle = tokio::spawn(memory::give_back_when_idle(work));
     let mut tasks = JoinSet::new();
     for exporter in exporters.iter() {
         for worker in 0..exporter.policy.workers {
@@ -67,6 +71,7 @@ async fn run(exporters: Exporters, ordered: oneshot::Receiver<Instant>) {
         ends.spawn(end(exporter.clone(), deadline));
     }
     while ends.join_next().await.is_some() {}
+    idle.abort();
 }
 
 /// Runs until the exporter is closed and everything is settled. Worker `worker` of the plugin makes the calls.
@@ -88,7 +93,7 @@ fn survive(exporter: &Exporter, id: BatchId) {
 
 async fn end(exporter: Arc<Exporter>, deadline: Instant) {
     let (left, letters) = exporter.abandon();
-    tokio::join!(exporter.outlet.finish(letters, DEAD_LETTERS_GRACE), stop_plugin(&exporter, deadline));
+    tokio::join!(exporter.sink.finish(letters, DEAD_LETTERS_GRACE), stop_plugin(&exporter, deadline));
     tell_books(&exporter, left);
 }
 

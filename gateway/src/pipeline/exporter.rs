@@ -16,7 +16,7 @@ use super::{
     dead_letter::{DeadLetter, DeadLetters},
     notice::Notices,
     observer::Observer,
-    outlet::Outlet,
+    outcome_sink::OutcomeSink,
     visible::{Records, reduced},
 };
 use crate::{
@@ -36,7 +36,7 @@ pub(crate) struct Exporter {
     pub policy: Policy,
     pub observer: Observer,
     pub notices: Notices,
-    pub outlet: Outlet,
+    pub sink: OutcomeSink,
     call_timeout: Duration,
     /// Nothing of anyone's runs while this is locked.
     pipeline: Mutex<Pipeline<Arc<Record>>>,
@@ -52,7 +52,7 @@ impl Exporter {
         policy: Policy,
         call_timeout: Duration,
         observer: Observer,
-        outlet: Outlet,
+        sink: OutcomeSink,
     ) -> Self {
         let name: Arc<str> = plugin.name().into();
         let pipeline = Pipeline::new(policy.clone(), fastrand::u64(..), Instant::now().into_std());
@@ -63,7 +63,7 @@ impl Exporter {
             content,
             policy,
             observer,
-            outlet,
+            sink,
             call_timeout,
             pipeline: Mutex::new(pipeline),
             changed: Notify::new(),
@@ -154,9 +154,9 @@ impl Exporter {
 
     /// The dead letters, when there is a file for them.
     pub(crate) fn dead_letters(&self) -> Option<&DeadLetters> {
-        match &self.outlet {
-            Outlet::DeadLetters(letters) => Some(letters),
-            Outlet::None | Outlet::Watcher(_) => None,
+        match &self.sink {
+            OutcomeSink::DeadLetters(letters) => Some(letters),
+            OutcomeSink::None | OutcomeSink::Replay(_) => None,
         }
     }
 
@@ -171,7 +171,7 @@ impl Exporter {
         }
         self.tell_delivered(&effects.delivered);
         for letter in effects.given_up.drain(..).filter_map(|lost| self.letter(lost)) {
-            self.outlet.lost(letter);
+            self.sink.lost(letter);
         }
         for notice in &effects.notices {
             self.remember_error(notice);
@@ -193,8 +193,8 @@ impl Exporter {
         for record in records {
             self.observer.delivered_after(record.finished.elapsed());
         }
-        if self.outlet.wants_deliveries() && !records.is_empty() {
-            self.outlet.delivered(records.iter().map(|record| record.id).collect());
+        if self.sink.wants_deliveries() && !records.is_empty() {
+            self.sink.delivered(records.iter().map(|record| record.id).collect());
         }
     }
 
@@ -203,7 +203,7 @@ impl Exporter {
     fn letter(&self, lost: GivenUp<Arc<Record>>) -> Option<DeadLetter> {
         let GivenUp { item, cause, mut message, attempts } = lost;
         let is_overflow = matches!(cause, Cause::Dropped(DropReason::QueueFull | DropReason::Shed));
-        if is_overflow || !self.outlet.wants_letters() {
+        if is_overflow || !self.sink.wants_letters() {
             return None;
         }
         if cause == Cause::Dropped(DropReason::Shutdown) {

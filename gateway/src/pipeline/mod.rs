@@ -5,7 +5,7 @@
 //! | `exporter` | one exporter: its plugin, its pipeline behind a lock, and what is made of each step |
 //! | `driver` | the thread that sends batches |
 //! | `visible` | what an exporter may see of a record |
-//! | `dead_letter`, `outlet` | what is kept of records that are given up, and who hears of it |
+//! | `dead_letter`, `outcome_sink` | what is kept of records that are given up, and who hears of it |
 //! | `config`, `settings` | `[[plugin]]`, and what follows from it |
 //! | `observer`, `notice` | what is measured, and what is logged |
 
@@ -15,7 +15,7 @@ mod driver;
 mod exporter;
 mod notice;
 mod observer;
-mod outlet;
+mod outcome_sink;
 mod settings;
 mod visible;
 
@@ -26,7 +26,7 @@ pub(crate) use self::{
     driver::Drivers,
     exporter::Exporter,
     observer::Instruments,
-    outlet::{Fate, Outlet},
+    outcome_sink::{OutcomeSink, RecordOutcome},
 };
 use crate::{loader::Plugin, recorder::Record};
 
@@ -71,13 +71,13 @@ impl Exporter {
         Self::with(plugin, entry, instruments, settings::dead_letters(entry))
     }
 
-    /// The same with another outlet than the entry's own.
+    /// The same with another sink than the entry's own.
     pub(crate) fn with(
         plugin: Plugin,
         entry: &config::Plugin,
         instruments: &Instruments,
-        outlet: Outlet,
+        sink: OutcomeSink,
     ) -> Arc<Self> {
-        Arc::new(settings::exporter(plugin, entry, instruments, outlet))
+        Arc::new(settings::exporter(plugin, entry, instruments, sink))
     }
 }

@@ -11,7 +11,7 @@ use super::{
     dead_letter::{self, DeadLetters},
     exporter::Exporter,
     observer::{Instruments, Observer},
-    outlet::Outlet,
+    outcome_sink::OutcomeSink,
 };
 use crate::{loader::Plugin, settings::ByteSize};
 
@@ -19,18 +19,18 @@ pub(super) fn exporter(
     plugin: Plugin,
     entry: &config::Plugin,
     instruments: &Instruments,
-    outlet: Outlet,
+    sink: OutcomeSink,
 ) -> Exporter {
     let content = entry.content.min(plugin.description().content);
     let policy =
-        Policy { keep_whole: outlet.wants_letters(), ..Policy::of(plugin.description(), settings(entry)) };
+        Policy { keep_whole: sink.wants_letters(), ..Policy::of(plugin.description(), settings(entry)) };
     let observer = Observer::new(instruments.clone(), &entry.name);
-    Exporter::new(plugin, content, policy, entry.call_timeout, observer, outlet)
+    Exporter::new(plugin, content, policy, entry.call_timeout, observer, sink)
 }
 
 /// The entry's dead letters, if it wants any.
-pub(super) fn dead_letters(entry: &config::Plugin) -> Outlet {
-    let Some(path) = &entry.dead_letter else { return Outlet::None };
+pub(super) fn dead_letters(entry: &config::Plugin) -> OutcomeSink {
+    let Some(path) = &entry.dead_letter else { return OutcomeSink::None };
     let settings = dead_letter::Settings {
         path: path.clone(),
         max_bytes: entry.dead_letter_max_bytes.bytes(),
@@ -39,10 +39,10 @@ pub(super) fn dead_letters(entry: &config::Plugin) -> Outlet {
         pending_bytes: entry.queue.max_bytes.bytes(),
     };
     match DeadLetters::start(&entry.name.as_str().into(), &settings) {
-        Ok(letters) => Outlet::DeadLetters(letters),
+        Ok(letters) => OutcomeSink::DeadLetters(letters),
         Err(error) => {
             error!(plugin = entry.name, "goes without dead letters: no thread for them: {error}");
-            Outlet::None
+            OutcomeSink::None
         }
     }
 }

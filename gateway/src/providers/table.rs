@@ -1,9 +1,7 @@
 //! The built-in providers.
 
-use super::{
-    dialect::{Dialect, GROQ, OPENAI, XAI},
-    url::MovedPath,
-};
+use super::url::MovedPath;
+use crate::recorder::dialect::{Dialect, GROQ, OPENAI, XAI};
 
 /// A provider as the gateway ships it. The configuration overrides any of it, or adds others.
 #[derive(Debug)]
@@ -81,7 +79,10 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::providers::{Api, dialect, join, relocate};
+    use crate::{
+        providers::{join, relocate},
+        recorder::dialect::{self, Api},
+    };
 
     #[test]
     fn every_provider_has_its_own_name_and_a_chat_address() {

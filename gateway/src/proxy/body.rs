@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     error::GatewayError,
-    flight::{Flight, RequestTap},
+    observer::{RequestObserver, RequestTap},
     pool::Lease,
 };
 
@@ -87,13 +87,18 @@ pub(crate) struct Tapped {
 pub(super) type Fault = Arc<Mutex<Option<GatewayError>>>;
 
 impl Tapped {
-    pub(super) fn new(inner: Incoming, flight: &Flight, limit: u64, timeout: Duration) -> (Self, Fault) {
+    pub(super) fn new(
+        inner: Incoming,
+        observer: &RequestObserver,
+        limit: u64,
+        timeout: Duration,
+    ) -> (Self, Fault) {
         let fault = Fault::default();
         let tapped = Self {
             inner,
-            tap: flight.request.clone(),
+            tap: observer.request.clone(),
             fault: fault.clone(),
-            started: flight.started,
+            started: observer.started,
             limit,
             idle: Idle::new(timeout),
         };
@@ -153,22 +158,27 @@ impl Body for Tapped {
     }
 }
 
-/// The provider's answer: frames pass through untouched. Its end, an error or its being dropped ends the flight.
+/// The provider's answer: frames pass through untouched. Its end, an error or its being dropped ends the observer.
 #[derive(Debug)]
 pub(crate) struct Observed {
     inner: Incoming,
-    flight: Flight,
+    observer: RequestObserver,
     lease: Option<Lease>,
     idle: Idle,
 }
 
 impl Observed {
-    pub(super) fn new(inner: Incoming, flight: Flight, lease: Option<Lease>, idle: Duration) -> Self {
-        Self { inner, flight, lease, idle: Idle::new(idle) }
+    pub(super) fn new(
+        inner: Incoming,
+        observer: RequestObserver,
+        lease: Option<Lease>,
+        idle: Duration,
+    ) -> Self {
+        Self { inner, observer, lease, idle: Idle::new(idle) }
     }
 
     fn completed(&mut self) {
-        self.flight.completed();
+        self.observer.completed();
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
@@ -187,13 +197,13 @@ impl Body for Observed {
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(bytes) = frame.data_ref() {
-                    this.flight.response.push(bytes, this.flight.started.elapsed());
+                    this.observer.response.push(bytes, this.observer.started.elapsed());
                 }
                 this.idle.progress();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.flight.broke(EndReason::ProviderError, "upstream_broken");
+                this.observer.broke(EndReason::ProviderError, "upstream_broken");
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(None) => {
@@ -202,7 +212,7 @@ impl Body for Observed {
             }
             Poll::Pending => {
                 ready!(this.idle.poll(cx));
-                this.flight.broke(EndReason::Timeout, "upstream_idle_timeout");
+                this.observer.broke(EndReason::Timeout, "upstream_idle_timeout");
                 Poll::Ready(Some(Err("the provider sent nothing for too long".into())))
             }
         }
@@ -220,7 +230,7 @@ impl Body for Observed {
 impl Drop for Observed {
     fn drop(&mut self) {
         // A body of known length is not asked again after its last byte.
-        if self.flight.end == EndReason::ClientDisconnect && self.inner.is_end_stream() {
+        if self.observer.end == EndReason::ClientDisconnect && self.inner.is_end_stream() {
             self.completed();
         }
     }

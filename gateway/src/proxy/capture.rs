@@ -1,63 +1,24 @@
 //! The copy that is kept of a body while it passes. It never holds the body up, and it is bounded: per body, and over
 //! all requests together.
+//!
+//! The bound on one body is on its *content*: of an event stream about 330 bytes of framing pass for every token, and
+//! they go before the answer does. See [`Cap`].
 
-use std::{
-    mem,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{mem, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 
-use crate::recorder::{Captured, Kept, Piece};
+use crate::{
+    budget::{Budget, Reservation},
+    recorder::{self, Captured, Kept, MAX_ID_BYTES, MarkedBytes, STREAM_FACTOR},
+};
 
 /// Kept of each end of a body that is too large: a stream names its model first and its usage last.
 const END_BYTES: usize = 16 * 1024;
 
-/// Bytes held in copies, over all requests.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    limit: u64,
-    used: AtomicU64,
-}
-
-impl Budget {
-    pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
-    }
-
-    pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    fn reserve(&self, bytes: u64) -> bool {
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > self.limit {
-            self.used.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
-        }
-        true
-    }
-}
-
-/// A share of the budget; given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Reservation {
-    budget: Arc<Budget>,
-    bytes: u64,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
-    }
-}
+/// What the ends of bodies may take beyond the limit of the budget, so that a record keeps its model and its usage when
+/// others fill the budget. Without even that room, nothing of a body is kept.
+const ROOM_FOR_ENDS: u64 = 16 * 1024 * 1024;
 
 /// How much to keep.
 #[derive(Debug, Clone)]
@@ -71,54 +32,110 @@ pub(crate) struct CaptureSettings {
 /// Takes in one body, piece by piece.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    kept: Keeping,
+    keeping: Keeping,
     captured: Captured,
-    max_bytes: u64,
-    reservation: Reservation,
+    cap: Cap,
+    /// The length that was announced.
+    expected: Option<usize>,
+    budget: Arc<Budget>,
 }
 
 #[derive(Debug)]
 enum Keeping {
     Nothing,
-    Whole(Vec<Piece>),
-    Ends { head: Vec<Piece>, tail: BytesMut },
+    Whole(MarkedBytes),
+    Ends { head: MarkedBytes, tail: Vec<u8> },
+    Shed,
+}
+
+/// How large a body may pass and still be kept whole.
+#[derive(Debug, Clone, Copy)]
+struct Cap {
+    content: u64,
+    /// Lines that passed, of an event stream in no coding.
+    lines: Option<u64>,
+}
+
+impl Cap {
+    /// What a line of an event stream may have around its content. An event has two lines: its data, and a blank one.
+    const FRAMING_OF_LINE: u64 = 512;
+
+    /// A stream of small events may pass in many times the size of its content; one of large events is all content.
+    fn bytes(self) -> u64 {
+        let framing = self.lines.unwrap_or(0).saturating_mul(Self::FRAMING_OF_LINE);
+        let most = self.content.saturating_mul(STREAM_FACTOR as u64);
+        self.content.saturating_add(framing).min(most).min(MarkedBytes::MAX_BYTES)
+    }
+
+    fn count_lines(&mut self, bytes: &[u8]) {
+        if let Some(lines) = &mut self.lines {
+            *lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+        }
+    }
 }
 
 impl Capture {
     pub(crate) fn new(settings: &CaptureSettings) -> Self {
+        let bytes = MarkedBytes::new(Reservation::of(&settings.budget));
         Self {
-            kept: if settings.enabled { Keeping::Whole(Vec::new()) } else { Keeping::Nothing },
+            keeping: if settings.enabled { Keeping::Whole(bytes) } else { Keeping::Nothing },
             captured: Captured::default(),
-            max_bytes: settings.max_body_bytes,
-            reservation: Reservation { budget: settings.budget.clone(), bytes: 0 },
+            cap: Cap { content: settings.max_body_bytes, lines: None },
+            expected: None,
+            budget: settings.budget.clone(),
         }
     }
 
     /// Notes how the body is described.
     pub(crate) fn describe(&mut self, headers: &HeaderMap) {
-        self.captured.content_type = headers.get(header::CONTENT_TYPE).cloned();
-        self.captured.content_encoding = headers.get(header::CONTENT_ENCODING).cloned();
+        // Copies: a header's value is a slice of the connection's read buffer, and keeps all of it.
+        let text = |name| headers.get(name).map(|value| recorder::text(value.as_bytes(), MAX_ID_BYTES));
+        self.captured.content_type = text(header::CONTENT_TYPE);
+        self.captured.content_encoding = text(header::CONTENT_ENCODING);
+        self.expected = headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+        let is_too_large = self.expected.is_some_and(|expected| expected as u64 > self.cap.bytes());
+        if is_too_large && !self.captured.is_event_stream() {
+            // That is known before it comes: nothing but its ends is ever held.
+            self.keep_only_ends(&[], Duration::ZERO);
+        }
     }
 
-    pub(crate) fn push(&mut self, bytes: &Bytes, at: Duration) {
+    /// The same of an answer, of which the times matter when it is a stream.
+    pub(crate) fn describe_answer(&mut self, headers: &HeaderMap) {
+        self.describe(headers);
+        if !self.captured.is_event_stream() {
+            return;
+        }
+        self.cap.lines = self.captured.content_encoding.is_none().then_some(0);
+        if let Keeping::Whole(bytes) = &mut self.keeping
+            && bytes.is_empty()
+        {
+            *bytes = MarkedBytes::with_marks(Reservation::of(&self.budget));
+        }
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8], at: Duration) {
         if bytes.is_empty() {
             return;
         }
         self.captured.first_byte.get_or_insert(at);
         self.captured.size += bytes.len() as u64;
-        match &mut self.kept {
-            Keeping::Nothing => {}
-            Keeping::Whole(pieces) => {
-                pieces.push(Piece { bytes: bytes.clone(), at });
-                let length = bytes.len() as u64;
-                let fits = self.captured.size <= self.max_bytes;
-                if fits && self.reservation.budget.reserve(length) {
-                    self.reservation.bytes += length;
-                } else {
-                    self.keep_only_ends();
+        match &mut self.keeping {
+            Keeping::Nothing | Keeping::Shed => {}
+            Keeping::Whole(kept) => {
+                self.cap.count_lines(bytes);
+                let fits = self.captured.size <= self.cap.bytes();
+                if !fits || kept.push(bytes, at, self.expected).is_err() {
+                    self.keep_only_ends(bytes, at);
                 }
             }
-            Keeping::Ends { tail, .. } => append_tail(tail, bytes),
+            Keeping::Ends { head, tail } => {
+                let to_head = if tail.is_empty() { END_BYTES - head.as_slice().len() } else { 0 };
+                let (first, rest) = bytes.split_at(bytes.len().min(to_head));
+                // Its buffer has room for as much; only a mark may find none.
+                let rest = if head.push(first, at, None).is_ok() { rest } else { bytes };
+                append_tail(tail, rest);
+            }
         }
     }
 
@@ -129,7 +146,7 @@ impl Capture {
     /// A body that the gateway made itself: counted, not kept.
     pub(crate) fn count(&mut self, bytes: usize) {
         self.captured.size += bytes as u64;
-        self.kept = Keeping::Nothing;
+        self.keeping = Keeping::Nothing;
     }
 
     /// The body passed to its end.
@@ -137,56 +154,57 @@ impl Capture {
         self.captured.complete = true;
     }
 
-    /// What was kept, and the share of the budget that it holds. Nothing more is kept after it.
-    pub(crate) fn take(&mut self) -> (Captured, Reservation) {
-        let kept = match mem::replace(&mut self.kept, Keeping::Nothing) {
+    /// What was kept, with its share of the budget. Nothing more is kept after it.
+    pub(crate) fn take(&mut self) -> Captured {
+        let kept = match mem::replace(&mut self.keeping, Keeping::Nothing) {
             Keeping::Nothing => Kept::Nothing,
-            Keeping::Whole(pieces) if pieces.is_empty() => Kept::Nothing,
-            Keeping::Whole(pieces) => Kept::Whole(pieces),
-            Keeping::Ends { head, tail } => Kept::Ends { head, tail: tail.freeze() },
+            Keeping::Whole(bytes) if bytes.is_empty() => Kept::Nothing,
+            Keeping::Whole(bytes) => Kept::Whole(bytes),
+            // Announced, and never sent: the answer to a HEAD.
+            Keeping::Ends { .. } | Keeping::Shed if self.captured.size == 0 => Kept::Nothing,
+            Keeping::Ends { head, tail } => Kept::Ends { head, tail },
+            Keeping::Shed => Kept::Shed,
         };
-        let reservation = Reservation {
-            budget: self.reservation.budget.clone(),
-            bytes: mem::take(&mut self.reservation.bytes),
-        };
-        (Captured { kept, ..mem::take(&mut self.captured) }, reservation)
+        Captured { kept, ..mem::take(&mut self.captured) }
     }
 
-    /// Copies the ends out, so that the large buffers behind the pieces are freed.
-    fn keep_only_ends(&mut self) {
-        let Keeping::Whole(pieces) = &mut self.kept else { return };
-        let mut head = Vec::new();
-        let mut room = END_BYTES;
-        let mut tail = BytesMut::new();
-        for piece in pieces.drain(..) {
-            let taken = piece.bytes.len().min(room);
-            if taken > 0 {
-                head.push(Piece { bytes: Bytes::copy_from_slice(&piece.bytes[..taken]), at: piece.at });
-                room -= taken;
+    /// Copies the ends out of what was kept and of `more`, and frees the rest.
+    fn keep_only_ends(&mut self, more: &[u8], at: Duration) {
+        let whole = match mem::replace(&mut self.keeping, Keeping::Shed) {
+            Keeping::Whole(whole) => whole,
+            other => {
+                self.keeping = other;
+                return;
             }
-            append_tail(&mut tail, &piece.bytes[taken..]);
+        };
+        let mut reserved = Reservation::of(&self.budget);
+        let capacity = (whole.bytes_of_head(END_BYTES) + 2 * END_BYTES) as u64;
+        // The whole body is still held: what it frees is not room yet.
+        if !reserved.grow_beyond(capacity, ROOM_FOR_ENDS.saturating_add(whole.reserved_bytes())) {
+            return;
         }
-        self.kept = Keeping::Ends { head, tail };
-        // The ends of a body are so small that the budget leaves them out.
-        self.reservation.budget.used.fetch_sub(self.reservation.bytes, Ordering::Relaxed);
-        self.reservation.bytes = 0;
+        let (head, taken) = whole.head(END_BYTES, more, at, reserved);
+        let mut tail = Vec::with_capacity(2 * END_BYTES);
+        append_tail(&mut tail, &whole.as_slice()[head.as_slice().len() - taken..]);
+        append_tail(&mut tail, &more[taken..]);
+        self.keeping = Keeping::Ends { head, tail };
     }
 }
 
 /// Keeps the last [`END_BYTES`] of everything appended, moving bytes only every [`END_BYTES`].
-fn append_tail(tail: &mut BytesMut, bytes: &[u8]) {
+fn append_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = &bytes[bytes.len().saturating_sub(END_BYTES)..];
     if tail.len() + bytes.len() > 2 * END_BYTES {
-        let keep = &tail[tail.len().saturating_sub(END_BYTES - bytes.len().min(END_BYTES))..];
-        let mut fresh = BytesMut::with_capacity(2 * END_BYTES);
-        fresh.extend_from_slice(keep);
-        *tail = fresh;
+        let keep = END_BYTES - bytes.len();
+        tail.drain(..tail.len().saturating_sub(keep));
     }
     tail.extend_from_slice(bytes);
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn settings(max_body_bytes: u64, budget: u64) -> CaptureSettings {
@@ -196,13 +214,16 @@ mod tests {
     fn push_all(capture: &mut Capture, total: usize, step: usize) -> Vec<u8> {
         let all: Vec<u8> = (0..total).map(|i| u8::try_from(i % 251).unwrap()).collect();
         for chunk in all.chunks(step) {
-            capture.push(&Bytes::copy_from_slice(chunk), Duration::from_millis(1));
+            capture.push(chunk, Duration::from_millis(1));
         }
         all
     }
 
-    fn joined(pieces: &[Piece]) -> Vec<u8> {
-        pieces.iter().flat_map(|piece| piece.bytes.to_vec()).collect()
+    fn stream(settings: &CaptureSettings) -> Capture {
+        let mut capture = Capture::new(settings);
+        let event_stream = HeaderValue::from_static("text/event-stream");
+        capture.describe_answer(&HeaderMap::from_iter([(header::CONTENT_TYPE, event_stream)]));
+        capture
     }
 
     #[test]
@@ -211,12 +232,12 @@ mod tests {
         let mut capture = Capture::new(&settings);
         let all = push_all(&mut capture, 1000, 7);
         capture.complete();
-        assert_eq!(settings.budget.used(), 1000);
-        let (captured, reservation) = capture.take();
+        assert!(settings.budget.used() >= 1000);
+        let captured = capture.take();
         assert_eq!((captured.size, captured.complete), (1000, true));
-        let Kept::Whole(pieces) = captured.kept else { panic!("{:?}", captured.kept) };
-        assert_eq!(joined(&pieces), all);
-        drop(reservation);
+        let Kept::Whole(bytes) = &captured.kept else { panic!("{:?}", captured.kept) };
+        assert_eq!(bytes.as_slice(), all);
+        drop(captured);
         assert_eq!(settings.budget.used(), 0);
     }
 
@@ -226,33 +247,89 @@ mod tests {
             let settings = settings(20_000, 1_000_000);
             let mut capture = Capture::new(&settings);
             let all = push_all(&mut capture, total, step);
-            assert_eq!(settings.budget.used(), 0, "{total} by {step}");
-            let (captured, _) = capture.take();
+            assert!(settings.budget.used() <= 6 * END_BYTES as u64, "{total} by {step}");
+            let captured = capture.take();
             assert_eq!(captured.size, total as u64);
-            let Kept::Ends { head, tail } = captured.kept else { panic!("kept whole: {total} by {step}") };
-            assert_eq!(joined(&head), all[..END_BYTES], "{total} by {step}");
+            let Kept::Ends { head, tail } = &captured.kept else { panic!("kept whole: {total} by {step}") };
+            assert_eq!(head.as_slice(), &all[..END_BYTES], "{total} by {step}");
             assert!(tail.len() <= 2 * END_BYTES && tail.len() >= END_BYTES.min(total - END_BYTES));
-            assert_eq!(tail, all[total - tail.len()..], "{total} by {step}");
+            assert_eq!(tail[..], all[total - tail.len()..], "{total} by {step}");
+            drop(captured);
+            assert_eq!(settings.budget.used(), 0, "{total} by {step}");
         }
     }
 
     #[test]
     fn over_the_budget_of_all_requests_the_copy_is_shed() {
-        let settings = settings(1000, 1500);
+        let settings = settings(4000, 5000);
         let mut first = Capture::new(&settings);
-        push_all(&mut first, 1000, 100);
+        push_all(&mut first, 4000, 100);
         let mut second = Capture::new(&settings);
-        push_all(&mut second, 1000, 100);
-        assert_eq!(settings.budget.used(), 1000);
-        assert!(matches!(second.take().0.kept, Kept::Ends { .. }));
-        assert!(matches!(first.take().0.kept, Kept::Whole(_)));
+        push_all(&mut second, 4000, 100);
+        assert!(matches!(second.take().kept, Kept::Ends { .. }));
+        assert!(settings.budget.used() <= 5000);
+        assert!(matches!(first.take().kept, Kept::Whole(_)));
+    }
+
+    #[test]
+    fn the_ends_of_very_many_bodies_are_bounded_too() {
+        let settings = settings(1000, 5000);
+        let mut captures: Vec<_> = (0..1000).map(|_| Capture::new(&settings)).collect();
+        captures.iter_mut().for_each(|capture| drop(push_all(capture, 2000, 2000)));
+        assert!(settings.budget.used() <= 5000 + ROOM_FOR_ENDS);
+        let kept: Vec<_> = captures.iter_mut().map(|capture| capture.take().kept).collect();
+        assert!(matches!(kept[0], Kept::Ends { .. }) && matches!(kept[999], Kept::Shed));
+    }
+
+    #[test]
+    fn of_a_stream_the_content_counts_and_not_the_framing() {
+        let event = format!("data: {{{}}}\n\n", "x".repeat(320));
+        for (events, text, is_whole) in [(1000, &event, true), (1, &"x".repeat(30_000), false)] {
+            let settings = settings(100_000, 10_000_000);
+            let mut capture = stream(&settings);
+            (0..4 * events).for_each(|_| capture.push(text.as_bytes(), Duration::ZERO));
+            assert_eq!(matches!(capture.take().kept, Kept::Whole(_)), is_whole, "{events} events");
+        }
+        let settings = settings(100_000, 10_000_000);
+        let mut capture = stream(&settings);
+        let most = 100_000 * STREAM_FACTOR;
+        capture.push(&vec![b'\n'; most], Duration::ZERO);
+        assert!(matches!(capture.keeping, Keeping::Whole(_)));
+        capture.push(b"\n", Duration::ZERO);
+        assert!(matches!(capture.keeping, Keeping::Ends { .. }), "framing has a bound as well");
+    }
+
+    #[test]
+    fn a_request_in_15_000_chunks_of_a_byte_costs_little_more_than_its_bytes() {
+        let settings = settings(1 << 20, 1 << 30);
+        let mut capture = Capture::new(&settings);
+        (0..15_000).for_each(|chunk| capture.push(b"x", Duration::from_millis(chunk)));
+        assert!(settings.budget.used() < 40_000, "{}", settings.budget.used());
+    }
+
+    #[test]
+    fn of_an_answer_that_is_announced_as_too_large_only_the_ends_are_ever_held() {
+        let settings = settings(1 << 20, 1 << 30);
+        let mut capture = Capture::new(&settings);
+        capture
+            .describe_answer(&HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from(2 << 20))]));
+        let all = push_all(&mut capture, 1 << 19, 10_000);
+        assert!(settings.budget.used() <= 4 * END_BYTES as u64);
+        let Kept::Ends { head, tail } = capture.take().kept else { panic!() };
+        assert_eq!(head.as_slice(), &all[..END_BYTES]);
+        assert!(tail.len() >= END_BYTES && all.ends_with(&tail));
+        let mut never_sent = Capture::new(&settings);
+        never_sent
+            .describe_answer(&HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from(2 << 20))]));
+        assert!(matches!(never_sent.take().kept, Kept::Nothing));
     }
 
     #[test]
     fn switched_off_it_only_counts() {
         let mut capture = Capture::new(&CaptureSettings { enabled: false, ..settings(1, 1) });
+        capture.describe_answer(&HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from(100))]));
         push_all(&mut capture, 100, 10);
-        let (captured, _) = capture.take();
+        let captured = capture.take();
         assert_eq!(captured.size, 100);
         assert!(captured.first_byte.is_some() && matches!(captured.kept, Kept::Nothing));
     }

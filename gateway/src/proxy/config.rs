@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::providers::dialect::{self, Dialect};
+use crate::recorder::dialect::{self, Dialect};
 use crate::settings::{HumanDuration, SchemaProblem, Secret, address::HTTP_URL};
 
 /// Where requests go.

@@ -5,7 +5,7 @@ use http::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use crate::recorder::Identity;
+use crate::recorder::{self, Identity, MAX_ID_BYTES};
 
 pub(super) const X_PROVIDER: HeaderName = HeaderName::from_static("x-provider");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,9 +41,12 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes the telemetry headers off and reads them.
+/// Takes the telemetry headers off and reads them, as far as [`MAX_ID_BYTES`] allows.
 pub(super) fn take_identity(headers: &mut HeaderMap) -> Identity {
-    let mut take = |name: &'static str| take_text(headers, &HeaderName::from_static(name));
+    let mut take = |name: &'static str| {
+        let text = take_text(headers, &HeaderName::from_static(name))?;
+        Some(if text.len() > MAX_ID_BYTES { recorder::cut(&text, MAX_ID_BYTES).to_owned() } else { text })
+    };
     let british = take("x-organisation-id");
     let american = take("x-organization-id");
     Identity {
@@ -117,6 +120,15 @@ mod tests {
         assert_eq!(identity.project_id, None);
         assert_eq!(identity.thread_id.as_deref(), Some("thread_29"));
         assert_eq!(headers, map(&[("authorization", "Bearer x")]));
+    }
+
+    #[test]
+    fn a_telemetry_header_of_any_length_is_cut() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-thread-id", HeaderValue::try_from("ü".repeat(30_000)).unwrap());
+        let thread_id = take_identity(&mut headers).thread_id.unwrap();
+        assert_eq!(thread_id, "ü".repeat(MAX_ID_BYTES / 2));
+        assert_eq!(thread_id.capacity(), MAX_ID_BYTES);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `flight` | one request under way; its end makes the record |
+//! | `observer` | one request under way; its end makes the record |
 //! | `body`, `capture` | bytes pass untouched, a bounded copy is kept |
 //! | `headers`, `trace` | what is taken off, read and put on |
 //! | `upstream`, `pool`, `tls` | providers and their connections |
@@ -12,8 +12,8 @@ mod body;
 mod capture;
 pub mod config;
 mod error;
-mod flight;
 mod headers;
+mod observer;
 mod pool;
 pub mod tls;
 mod trace;
@@ -32,23 +32,15 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tracing::debug;
 
-pub(crate) use self::{
-    body::ResponseBody,
-    capture::{Budget, CaptureSettings},
-    upstream::Target,
-};
+pub(crate) use self::{body::ResponseBody, capture::CaptureSettings, upstream::Target};
 use self::{
     body::{Fault, Observed, RequestBody, Tapped},
-    capture::Reservation,
     error::GatewayError,
-    flight::Flight,
+    observer::RequestObserver,
     pool::{Lease, SendError},
     upstream::Upstream,
 };
 use crate::recorder::Intake;
-
-/// The shares of the capture budget that a finished request holds until it is recorded.
-pub(crate) type Reservations = [Reservation; 2];
 
 /// Bodies up to this size are read before they are sent on, so that headers and body leave in one piece.
 const READ_AHEAD: u64 = 64 * 1024;
@@ -88,29 +80,33 @@ impl Proxy {
         self.intake.abort();
     }
 
-    /// Answers one request. Whatever happens, the request makes exactly one record: its flight starts here, not when the
+    /// Requests that came to their end here.
+    pub(crate) fn finished(&self) -> u64 {
+        self.intake.finished()
+    }
+
+    /// Answers one request. Whatever happens, the request makes exactly one record: it is observed from here on, not when the
     /// future is first polled, which a client that hangs up at once may prevent.
     pub(crate) fn handle(
         self: Arc<Self>,
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> {
-        let flight = Flight::start(&mut request, &self.capture, &self.intake);
-        self.answer(request, flight)
+        let observer = RequestObserver::start(&mut request, &self.capture, &self.intake);
+        self.answer(request, observer)
     }
 
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-        mut flight: Flight,
+        mut observer: RequestObserver,
     ) -> Response<ResponseBody> {
-        let id = flight.id;
-        let mut response = match self.forward(request, &mut flight).await {
-            Ok(Forwarded { response, lease, idle }) => {
-                response.map(|body| ResponseBody::Passing(Box::new(Observed::new(body, flight, lease, idle))))
-            }
+        let id = observer.id;
+        let mut response = match self.forward(request, &mut observer).await {
+            Ok(Forwarded { response, lease, idle }) => response
+                .map(|body| ResponseBody::Passing(Box::new(Observed::new(body, observer, lease, idle)))),
             Err(error) => {
                 let body = error.body();
-                flight.failed(&error, body.len());
+                observer.failed(&error, body.len());
                 error.response(body)
             }
         };
@@ -123,14 +119,14 @@ impl Proxy {
     async fn forward(
         &self,
         mut request: Request<Incoming>,
-        flight: &mut Flight,
+        observer: &mut RequestObserver,
     ) -> Result<Forwarded, GatewayError> {
         let upstream = self.route(&mut request)?;
         let target = &upstream.target;
-        flight.provider = Some(target.name.clone());
-        flight.dialect = target.dialect;
-        let (request, fault) = self.prepare(request, upstream, flight).await?;
-        flight.times.sent = Some(flight.started.elapsed());
+        observer.provider = Some(target.name.clone());
+        observer.dialect = target.dialect;
+        let (request, fault) = self.prepare(request, upstream, observer).await?;
+        observer.times.sent = Some(observer.started.elapsed());
         let answer = tokio::time::timeout(target.timeout.first_byte, upstream.pool.send(request)).await;
         let (mut response, lease) = match answer {
             Ok(Ok(answer)) => answer,
@@ -140,7 +136,7 @@ impl Proxy {
                 return Err(GatewayError::UpstreamTimeout { provider: target.name.to_string(), after });
             }
         };
-        flight.provider_answered(response.status().as_u16(), response.headers(), target.request_id_headers);
+        observer.provider_answered(response.status().as_u16(), response.headers(), target.request_id_headers);
         headers::remove_hop_by_hop(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         Ok(Forwarded { response, lease, idle: target.timeout.idle })
@@ -168,7 +164,7 @@ impl Proxy {
         &self,
         request: Request<Incoming>,
         upstream: &Upstream,
-        flight: &mut Flight,
+        observer: &mut RequestObserver,
     ) -> Result<(Request<RequestBody>, ClientFault), GatewayError> {
         let (mut parts, body) = request.into_parts();
         let fallback = PathAndQuery::from_static("/");
@@ -179,7 +175,7 @@ impl Proxy {
         })?;
         headers::remove_hop_by_hop(&mut parts.headers);
         headers::authorize(&mut parts.headers, upstream.authorization());
-        let (body, fault) = self.body(body, &parts.method, flight).await?;
+        let (body, fault) = self.body(body, &parts.method, observer).await?;
         Ok((Request::from_parts(parts, body), fault))
     }
 
@@ -187,7 +183,7 @@ impl Proxy {
         &self,
         body: Incoming,
         method: &Method,
-        flight: &mut Flight,
+        observer: &mut RequestObserver,
     ) -> Result<(RequestBody, ClientFault), GatewayError> {
         let Limits { max_request_bytes: limit, body_timeout } = self.limits;
         match body.size_hint().exact() {
@@ -197,14 +193,14 @@ impl Proxy {
                 let bytes = tokio::time::timeout(body_timeout, read(body))
                     .await
                     .map_err(|_| GatewayError::RequestTimeout(body_timeout))??;
-                let mut tap = flight.request.lock().unwrap_or_else(PoisonError::into_inner);
-                tap.push(&bytes, flight.started.elapsed());
+                let mut tap = observer.request.lock().unwrap_or_else(PoisonError::into_inner);
+                tap.push(&bytes, observer.started.elapsed());
                 tap.complete();
                 Ok((RequestBody::from(bytes), ClientFault(None)))
             }
             _ => {
                 debug!(%method, "streaming a request body of unknown or large size");
-                let (tapped, fault) = Tapped::new(body, flight, limit, body_timeout);
+                let (tapped, fault) = Tapped::new(body, observer, limit, body_timeout);
                 Ok((RequestBody::Passing(Box::new(tapped)), ClientFault(Some(fault))))
             }
         }
@@ -248,20 +244,10 @@ async fn read(mut body: Incoming) -> Result<Bytes, GatewayError> {
 /// The cause goes to the log; the client learns what kind of failure it was.
 fn failure(target: &Target, error: &SendError) -> GatewayError {
     let provider = target.name.to_string();
-    let cause = causes(error);
+    let cause = plugin_api::causes(error);
     tracing::warn!(provider, "no answer from the provider: {cause}");
     match error {
         SendError::Connect(_) | SendError::ConnectTimeout(_) => GatewayError::ConnectFailed { provider },
         SendError::Broken(_) => GatewayError::UpstreamBroken { provider },
     }
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

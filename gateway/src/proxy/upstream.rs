@@ -10,7 +10,8 @@ use super::{
     tls,
 };
 use crate::{
-    providers::{self, Dialect, MovedPath},
+    providers::{self, MovedPath},
+    recorder::dialect::Dialect,
     settings::Secret,
 };
 

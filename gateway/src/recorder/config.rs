@@ -34,10 +34,11 @@ pub struct Capture {
     pub response: bool,
     /// Keep every chunk of a stream.
     pub streamed_data: bool,
-    /// The largest body that is kept, request and answer each; a larger one is left out whole and named.
+    /// The most that a record carries of a request and of an answer, each; a larger one is left out whole and named. Of a
+    /// stream the answer counts: its chunks go first, and it may pass in 16 times this size.
     #[schemars(extend("x-max" = "1 GiB"))]
     pub max_body_bytes: ByteSize,
-    /// Memory for the bodies of all requests in flight; beyond it bodies are left out, never requests.
+    /// Memory for the bodies of all requests that are not recorded yet; beyond it bodies are left out, never requests.
     pub max_in_flight_bytes: ByteSize,
 }
 
@@ -58,7 +59,7 @@ impl Default for Capture {
             request: true,
             response: true,
             streamed_data: true,
-            max_body_bytes: ByteSize::mib(1),
+            max_body_bytes: ByteSize::mib(4),
             max_in_flight_bytes: ByteSize::mib(256),
         }
     }
@@ -88,7 +89,7 @@ mod tests {
         let mut problems = Vec::new();
         config.check(&mut problems);
         assert_eq!(problems, []);
-        config.capture.max_in_flight_bytes = ByteSize::kib(1);
+        config.capture.max_in_flight_bytes = ByteSize::mib(3);
         config.check(&mut problems);
         assert_eq!(problems[0].pointer, "/telemetry/capture/max_body_bytes");
     }

@@ -1,16 +1,22 @@
 //! One finished request, as the proxy hands it over: raw facts and raw bytes, nothing parsed yet.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::Method;
 use plugin_api::EndReason;
 use uuid::Uuid;
 
-use crate::providers::Dialect;
+use super::{dialect::Dialect, marked_bytes::MarkedBytes};
+
+/// Ids, whoever names them (headers, bodies, the provider), are cut at this length.
+pub const MAX_ID_BYTES: usize = 1024;
+
+/// Paths are cut at this length.
+pub const MAX_PATH_BYTES: usize = 4 * 1024;
 
 /// Everything that was observed of one request. Made once, at its end, whatever the end was.
 #[derive(Debug)]
@@ -94,9 +100,9 @@ pub struct Times {
 #[derive(Debug, Default)]
 pub struct Captured {
     /// `Content-Type` of the body.
-    pub content_type: Option<HeaderValue>,
+    pub content_type: Option<String>,
     /// `Content-Encoding` of the body: the kept bytes are still encoded.
-    pub content_encoding: Option<HeaderValue>,
+    pub content_encoding: Option<String>,
     /// Bytes that passed on the wire, kept or not.
     pub size: u64,
     /// Since the request's start, when the first byte passed.
@@ -107,29 +113,134 @@ pub struct Captured {
     pub kept: Kept,
 }
 
-/// The kept bytes of a body, with the time at which each piece passed.
+/// The kept bytes of a body, with their share of the memory for bodies.
 #[derive(Debug, Default)]
 pub enum Kept {
     /// Nothing was wanted (capture is off), or there was no body.
     #[default]
     Nothing,
     /// Every byte that passed, in order.
-    Whole(Vec<Piece>),
+    Whole(MarkedBytes),
     /// The body went over a limit and is shed. Its ends are kept, since a stream names its model first and its usage
     /// last; what stands between them is gone.
     Ends {
         /// The first bytes, in order.
-        head: Vec<Piece>,
+        head: MarkedBytes,
         /// The last bytes; they may begin in the middle of an event.
-        tail: Bytes,
+        tail: Vec<u8>,
     },
+    /// The body is shed, and there was not even room for its ends.
+    Shed,
 }
 
-/// Bytes that passed together.
+/// The facts of one request that the gateway counts and measures itself.
 #[derive(Debug, Clone)]
-pub struct Piece {
-    /// The bytes.
-    pub bytes: Bytes,
-    /// Since the request's start, when they passed.
-    pub at: Duration,
+pub struct Summary {
+    /// Provider's name in the configuration.
+    pub provider: Option<Arc<str>>,
+    /// How it ended.
+    pub end_reason: EndReason,
+    /// Status sent to the client.
+    pub status_code: Option<u16>,
+    /// Until the last byte.
+    pub total: Duration,
+    /// Until the request was handed to the provider's connection.
+    pub gateway_overhead: Option<Duration>,
+}
+
+impl Summary {
+    /// What the proxy saw, without a look into the bodies.
+    #[must_use]
+    pub fn of(exchange: &Exchange) -> Self {
+        Self {
+            provider: exchange.provider.clone(),
+            end_reason: exchange.end.clone(),
+            status_code: exchange.status_code,
+            total: exchange.times.total,
+            gateway_overhead: exchange.times.sent,
+        }
+    }
+}
+
+impl Exchange {
+    /// Bytes that it takes beside its bodies.
+    pub(crate) fn metadata_bytes(&self) -> u64 {
+        let Identity {
+            thread_id,
+            org_id,
+            user_id,
+            project_id,
+            project_name,
+            experiment_id,
+            client_request_id,
+        } = &self.identity;
+        let [request, response] = [&self.request, &self.response];
+        let texts = [
+            thread_id,
+            org_id,
+            user_id,
+            project_id,
+            project_name,
+            experiment_id,
+            client_request_id,
+            &self.provider_request_id,
+            &request.content_type,
+            &request.content_encoding,
+            &response.content_type,
+            &response.content_encoding,
+        ];
+        let texts = texts.into_iter().flatten().map(String::capacity).sum::<usize>();
+        (size_of::<Self>() + texts + self.path.capacity() + self.method.as_str().len()) as u64
+    }
+}
+
+impl Captured {
+    /// Whether the body is a stream of server-sent events.
+    #[must_use]
+    pub fn is_event_stream(&self) -> bool {
+        self.is_media_type(|subtype| subtype == "event-stream")
+    }
+
+    /// Whether the media type's subtype, without parameters and in lower case, is what `wanted` says.
+    pub(crate) fn is_media_type(&self, wanted: impl FnOnce(&str) -> bool) -> bool {
+        let essence = self.content_type.as_deref().unwrap_or_default().split(';').next();
+        let subtype = essence.unwrap_or_default().trim().split_once('/').map(|(_, subtype)| subtype);
+        subtype.is_some_and(|subtype| wanted(&subtype.to_ascii_lowercase()))
+    }
+}
+
+/// The start of `text`, at most `limit` bytes of it and no half of a character.
+#[must_use]
+pub fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+/// Bytes as text, cut at `limit`. However many there are, no more than that is allocated for them.
+#[must_use]
+pub fn text(bytes: &[u8], limit: usize) -> String {
+    // A character that is cut here lies behind the limit.
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(limit + 4)]);
+    cut(&text, limit).to_owned()
+}
+
+/// A text out of a body that names something: a model, a user. It is cut like any other.
+pub(crate) fn id(text: Option<Cow<'_, str>>) -> Option<String> {
+    text.map(|text| cut(&text, MAX_ID_BYTES).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_two_characters() {
+        assert_eq!(cut("grün", 9), "grün");
+        assert_eq!(cut("grün", 3), "gr");
+        for (bytes, expected) in
+            [("grün".as_bytes(), "gr"), (b"gr\xffn", "gr"), (b"a", "a"), ("日本".as_bytes(), "日")]
+        {
+            assert_eq!(text(bytes, 3), expected);
+        }
+        assert_eq!(text(&[0xff; 5000], 1024).len(), 1023);
+    }
 }

@@ -121,6 +121,12 @@ pub(crate) fn fold<'e>(chunks: &'e [Chunk<'e>], mut fold: Box<dyn Fold<'e> + 'e>
 }
 
 impl Folded<'_> {
+    /// How large [`Self::write`] will be without `streamed_data`, and with it.
+    pub(crate) fn sizes(&self) -> [usize; 2] {
+        let answer = self.answer.head.len() + 1;
+        [answer, answer + self.chunks.iter().map(|chunk| chunk.len() + 1).sum::<usize>() + 20]
+    }
+
     /// The answer as one JSON object of one line, with `streamed_data` as its last field where it is wanted, and the
     /// length of what stands before that field.
     pub(crate) fn write(self, streamed_data: bool) -> (Vec<u8>, usize) {

@@ -4,12 +4,15 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`exchange`] | what the proxy hands over |
+//! | [`exchange`], [`marked_bytes`] | what the proxy hands over |
 //! | `intake` | the bounded hand-over |
-//! | [`mod@assemble`] | the stages, one after the other, and the record |
+//! | `worker` | the thread behind it: what is recorded first, and what becomes of a panic |
+//! | [`mod@assemble`] | the stages, one module each |
+//! | [`record`] | the record, and what can be let go of it |
 //! | [`config`] | `[telemetry]` |
-//! | `draft` | what each stage does |
+//! | [`dialect`] | how a family of providers writes its bodies |
 //! | `body` | captured bytes: decoded, checked, described |
+//! | `decode` | content codings taken off, within a budget |
 //! | `sse` | server-sent events, cut anywhere |
 //! | `fold`, `fold_chunks`, `fold_responses`, `template` | a stream becomes one answer |
 //! | `usage` | token counts |
@@ -18,22 +21,32 @@
 pub mod assemble;
 pub(crate) mod body;
 pub mod config;
-mod draft;
+mod decode;
+pub mod dialect;
 pub mod exchange;
 pub(crate) mod fold;
 pub(crate) mod fold_chunks;
 pub(crate) mod fold_responses;
-#[cfg(test)]
-mod golden;
 pub(crate) mod intake;
 pub(crate) mod json;
+pub mod marked_bytes;
+pub mod record;
 pub(crate) mod sse;
 mod template;
+#[cfg(test)]
+mod tests;
 pub mod usage;
+mod worker;
 
-pub(crate) use self::intake::{Duties, Intake, Losses, start};
 pub use self::{
-    assemble::{Record, Settings, Summary, assemble},
-    exchange::{Captured, Exchange, Identity, Kept, Piece, Times, Trace},
+    assemble::{STREAM_FACTOR, Settings, assemble},
+    exchange::{Captured, Exchange, Identity, Kept, MAX_ID_BYTES, MAX_PATH_BYTES, Summary, Times, Trace},
+    marked_bytes::MarkedBytes,
+    record::Record,
     usage::Usage,
+};
+pub(crate) use self::{
+    exchange::{cut, text},
+    intake::{Count, Intake, Tally},
+    worker::{Deliver, Recorder},
 };

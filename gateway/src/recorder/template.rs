@@ -3,7 +3,8 @@
 //! A stream's chunks are the same text over and over, but for a few strings and numbers: the piece of text, a nonce, a
 //! counter. A template is one chunk with holes where those stand. A chunk that fits it byte for byte, with a well-formed
 //! value of the same type in each hole, is well-formed JSON and means the same as the one before it but for the values
-//! in the holes. That is found out without parsing it, in a tenth of the time.
+//! in the holes. That is found out without parsing it: 0.1 µs a chunk, where `serde_json` takes 0.4 to check it and 3 to parse
+//! and merge it (docs/performance.md).
 
 /// One chunk, with holes.
 #[derive(Debug, Clone)]

@@ -36,7 +36,7 @@ pub(crate) enum ReplayError {
     /// The system's: what was delivered cannot be noted, so it would be sent again.
     #[error(
         "cannot write {}, where it is noted what was delivered: {error}; \
-         check the permissions and the room on the disk",
+         move away what is in its place, or check the permissions and the room on the disk",
         path.display()
     )]
     Note {

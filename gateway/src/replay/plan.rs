@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 use crate::pipeline::{
-    Fate,
+    RecordOutcome,
     dead_letter::{Cause, DeadLetter},
 };
 
@@ -37,6 +37,8 @@ pub(crate) struct Tally {
     pub given_up: u64,
     /// Lines that cannot be read.
     pub unreadable: u64,
+    /// Lines that end in the middle, at the end of a file.
+    pub torn: u64,
     /// To be sent, in all.
     pub wanted: u64,
     /// Why records were not delivered: cause and message, and how many.
@@ -46,7 +48,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// Records that are still only in the file.
     pub(crate) fn left(&self) -> u64 {
-        self.wanted.saturating_sub(self.delivered) + self.unreadable
+        self.wanted.saturating_sub(self.delivered) + self.unreadable + self.torn
     }
 }
 
@@ -114,14 +116,14 @@ impl Plan {
     }
 
     /// Enters what became of records; the ids that are delivered now.
-    pub(crate) fn settle(&mut self, fate: Fate) -> Vec<Uuid> {
-        match fate {
-            Fate::Delivered(mut ids) => {
+    pub(crate) fn settle(&mut self, outcome: RecordOutcome) -> Vec<Uuid> {
+        match outcome {
+            RecordOutcome::Delivered(mut ids) => {
                 ids.retain(|id| self.take(*id));
                 self.tally.delivered += ids.len() as u64;
                 ids
             }
-            Fate::Lost(letter) => {
+            RecordOutcome::GivenUp(letter) => {
                 if self.take(letter.id) {
                     self.count_lost(*letter);
                 }
@@ -166,10 +168,10 @@ mod tests {
         Uuid::from_u128(number)
     }
 
-    fn lost(number: u128, cause: impl Into<Cause>) -> Fate {
+    fn lost(number: u128, cause: impl Into<Cause>) -> RecordOutcome {
         let line = include_str!("../pipeline/dead_letter/golden.jsonl");
         let letter = decode(line.as_bytes()).unwrap();
-        Fate::Lost(Box::new(DeadLetter { id: id(number), cause: cause.into(), ..letter }))
+        RecordOutcome::GivenUp(Box::new(DeadLetter { id: id(number), cause: cause.into(), ..letter }))
     }
 
     fn plan(delivered: &[u128], records: usize, bytes: u64) -> Plan {
@@ -196,7 +198,7 @@ mod tests {
         assert!(plan.has_room(40) && !plan.has_room(41));
         plan.sent(id(2), 10);
         assert!(!plan.has_room(1), "two are all the records it holds");
-        assert_eq!(plan.settle(Fate::Delivered(vec![id(1)])), [id(1)]);
+        assert_eq!(plan.settle(RecordOutcome::Delivered(vec![id(1)])), [id(1)]);
         assert!(plan.has_room(90) && !plan.has_room(91) && !plan.is_idle());
         plan.settle(lost(2, RejectReason::Record));
         assert!(plan.is_idle());
@@ -209,8 +211,8 @@ mod tests {
             plan.look_at(id(number));
             plan.sent(id(number), 1);
         }
-        plan.settle(Fate::Delivered(vec![id(1), id(2), id(9)]));
-        assert!(plan.settle(Fate::Delivered(vec![id(1)])).is_empty());
+        plan.settle(RecordOutcome::Delivered(vec![id(1), id(2), id(9)]));
+        assert!(plan.settle(RecordOutcome::Delivered(vec![id(1)])).is_empty());
         plan.settle(lost(3, RejectReason::Call));
         plan.settle(lost(3, RejectReason::Call));
         assert!(!plan.backend_is_down());

@@ -4,7 +4,12 @@
 //! who would have to wait for the disk.
 
 use std::{
-    collections::HashSet, fs, io, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration,
+    collections::HashSet,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use tokio::{sync::mpsc, time::Instant};
@@ -12,7 +17,7 @@ use tracing::warn;
 
 use super::{
     Plan, ReplayError, Tally,
-    note::{self, Note},
+    note::{self, Note, Noted},
     plan::Verdict,
     progress::Progress,
     source::{Content, Line, Source},
@@ -20,7 +25,7 @@ use super::{
 use crate::{
     loader::Plugin,
     pipeline::{
-        Exporter, Exporters, Fate, Instruments, Outlet, config,
+        Exporter, Exporters, Instruments, OutcomeSink, RecordOutcome, config,
         dead_letter::{DeadLetter, family, members},
     },
     recorder::Record,
@@ -48,7 +53,7 @@ impl Survey {
     /// Reads the files, and what earlier replays have noted. Nothing is written.
     pub(crate) fn of(files: &[PathBuf], plugin: &str) -> Result<Self, ReplayError> {
         let sources = files.iter().map(|file| Source::open(file)).collect::<Result<Vec<_>, _>>()?;
-        let mut families: Vec<PathBuf> = files.iter().map(|file| family(file)).collect();
+        let mut families: Vec<PathBuf> = sources.iter().map(|source| family(&source.real)).collect();
         families.sort_unstable();
         families.dedup();
         let plugin = plugin.to_owned();
@@ -62,14 +67,19 @@ impl Survey {
 
     fn read_notes(&mut self) -> Result<(), ReplayError> {
         for family in &self.families {
-            self.delivered.extend(note::read(&note::path(family), &self.plugin)?);
+            let path = note::path(family);
+            let Noted { ids, damaged } = note::read(&path, &self.plugin)?;
+            self.delivered.extend(ids);
+            if damaged > 0 {
+                self.remarks.push(damage(&path, damaged));
+            }
         }
         Ok(())
     }
 
     fn count(&mut self) -> Result<(), ReplayError> {
         let mut plan = Plan::new(self.delivered.clone(), 0, 0);
-        let mut remarks = Vec::new();
+        let mut remarks = std::mem::take(&mut self.remarks);
         for (source, line) in lines(&self.sources) {
             let Line { number, content } = line?;
             let at = format!("{}:{number}", source.path.display());
@@ -83,8 +93,10 @@ impl Survey {
                         .push(format!("{at}: not a dead letter that can be read, and left as it is: {why}"));
                 }
                 Content::Torn => {
-                    remarks
-                        .push(format!("{at}: ends in the middle: still being written, or torn by a crash"));
+                    plan.tally.torn += 1;
+                    remarks.push(format!(
+                        "{at}: ends in the middle, and is left as it is: still being written, or torn by a crash"
+                    ));
                 }
             }
         }
@@ -100,7 +112,7 @@ pub(crate) struct Replay {
     notes: Vec<Note>,
     plan: Plan,
     exporter: Arc<Exporter>,
-    fates: mpsc::UnboundedReceiver<Fate>,
+    outcomes: mpsc::UnboundedReceiver<RecordOutcome>,
 }
 
 /// Why it ended.
@@ -129,12 +141,12 @@ impl Replay {
         survey.read_notes()?;
         let batch = entry.batch.max_delay.unwrap_or(plugin.description().batch.max_delay);
         entry.batch.max_delay = Some(batch.min(MAX_DELAY));
-        let (sender, fates) = mpsc::unbounded_channel();
-        let exporter = Exporter::with(plugin, &entry, instruments, Outlet::Watcher(sender));
+        let (sender, outcomes) = mpsc::unbounded_channel();
+        let exporter = Exporter::with(plugin, &entry, instruments, OutcomeSink::Replay(sender));
         let capacity = exporter.policy.capacity;
         let delivered = std::mem::take(&mut survey.delivered);
         let plan = Plan::new(delivered, capacity.records, capacity.bytes);
-        Ok(Self { survey, notes, plan, exporter, fates })
+        Ok(Self { survey, notes, plan, exporter, outcomes })
     }
 
     /// Sends everything that is to be sent, or as much as can be until `interrupted`. What is under way then has
@@ -156,8 +168,8 @@ impl Replay {
             Ok(End::Down) | Err(_) => Duration::ZERO,
         };
         drivers.shutdown(timeout).await;
-        while let Ok(fate) = self.fates.try_recv() {
-            self.settle(vec![fate])?;
+        while let Ok(outcome) = self.outcomes.try_recv() {
+            self.settle(vec![outcome])?;
         }
         progress.finish();
         let end = end?;
@@ -170,6 +182,7 @@ impl Replay {
             self.plan.tally.wanted = self.survey.tally.wanted;
         }
         self.plan.tally.unreadable = self.survey.tally.unreadable;
+        self.plan.tally.torn = self.survey.tally.torn;
         Ok(self.plan.tally)
     }
 
@@ -193,10 +206,10 @@ impl Replay {
                 }
             }
             tokio::select! {
-                Some(fate) = self.fates.recv() => {
-                    let mut fates = vec![fate];
-                    fates.extend(std::iter::from_fn(|| self.fates.try_recv().ok()));
-                    self.settle(fates)?;
+                Some(outcome) = self.outcomes.recv() => {
+                    let mut outcomes = vec![outcome];
+                    outcomes.extend(std::iter::from_fn(|| self.outcomes.try_recv().ok()));
+                    self.settle(outcomes)?;
                 }
                 () = &mut interrupted => break End::Interrupted,
                 _ = tick.tick() => {}
@@ -246,8 +259,8 @@ impl Replay {
     }
 
     /// Notes what was delivered, before anything else is made of it.
-    fn settle(&mut self, fates: Vec<Fate>) -> Result<(), ReplayError> {
-        let delivered: Vec<_> = fates.into_iter().flat_map(|fate| self.plan.settle(fate)).collect();
+    fn settle(&mut self, outcomes: Vec<RecordOutcome>) -> Result<(), ReplayError> {
+        let delivered: Vec<_> = outcomes.into_iter().flat_map(|outcome| self.plan.settle(outcome)).collect();
         if delivered.is_empty() {
             return Ok(());
         }
@@ -269,7 +282,7 @@ impl Replay {
 }
 
 impl Survey {
-    fn holds_all_of(&self, family: &std::path::Path) -> io::Result<bool> {
+    fn holds_all_of(&self, family: &Path) -> io::Result<bool> {
         let mut read = HashSet::new();
         for source in &self.sources {
             let found = source.file.metadata()?;
@@ -282,6 +295,14 @@ impl Survey {
         }
         Ok(all)
     }
+}
+
+fn damage(note: &Path, lines: usize) -> String {
+    format!(
+        "{}: {lines} lines of what was delivered cannot be read, and their records are sent again: to prevent it, \
+         mend them (each is an exporter's name, a space and a record's id)",
+        note.display()
+    )
 }
 
 /// All lines of all files. A file that fails ends with its error.

@@ -1,7 +1,7 @@
 //! A dead-letter file, read as it was when it was opened.
 
 use std::{
-    fs::File,
+    fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Seek as _},
     path::{Path, PathBuf},
 };
@@ -9,7 +9,7 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 
 use super::ReplayError;
-use crate::pipeline::dead_letter::{DeadLetter, decode};
+use crate::pipeline::dead_letter::{DeadLetter, decode, place};
 
 /// A longer line is no dead letter.
 const MAX_LINE: u64 = 256 << 20;
@@ -19,7 +19,10 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// it.
 #[derive(Debug)]
 pub(crate) struct Source {
+    /// As it was named.
     pub(super) path: PathBuf,
+    /// Without symbolic links: the note belongs to the file, not to a name of it.
+    pub(super) real: PathBuf,
     pub(super) file: File,
     length: u64,
 }
@@ -45,12 +48,10 @@ pub(crate) enum Content {
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Self, ReplayError> {
         let unreadable = |error| ReplayError::Unreadable { path: path.to_owned(), error };
-        let file = File::open(path).map_err(unreadable)?;
-        let found = file.metadata().map_err(unreadable)?;
-        if !found.is_file() {
-            return Err(unreadable(io::Error::other("it is no file")));
-        }
-        Ok(Self { path: path.to_owned(), file, length: found.len() })
+        let real = fs::canonicalize(path).map_err(unreadable)?;
+        let file = place::open(OpenOptions::new().read(true), &real).map_err(unreadable)?;
+        let length = file.metadata().map_err(unreadable)?.len();
+        Ok(Self { path: path.to_owned(), real, file, length })
     }
 
     /// Its lines from the beginning. One pass at a time.
@@ -120,10 +121,10 @@ mod tests {
     fn read(content: &[u8]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.jsonl");
-        std::fs::write(&path, content).unwrap();
+        fs::write(&path, content).unwrap();
         let source = Source::open(&path).unwrap();
         // What is appended after it was opened is not part of it.
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"more\n").unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"more\n").unwrap();
         let word = |line: io::Result<Line>| {
             let line = line.unwrap();
             let word = match line.content {
@@ -163,7 +164,7 @@ mod tests {
         encoder.write_all(LINE.repeat(3).as_bytes()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.jsonl.gz");
-        std::fs::write(&path, encoder.finish().unwrap()).unwrap();
+        fs::write(&path, encoder.finish().unwrap()).unwrap();
         assert_eq!(Source::open(&path).unwrap().lines().unwrap().count(), 3);
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
 use tracing::{debug, error, warn};
 
 use super::Connection;
-use crate::proxy::Proxy;
+use crate::{memory, proxy::Proxy};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
@@ -83,6 +83,10 @@ async fn run(proxy: Proxy, mut queue: mpsc::UnboundedReceiver<Connection>, setti
     let proxy = Arc::new(proxy);
     let builder = builder(settings);
     let graceful = GracefulShutdown::new();
+    let idle = tokio::spawn({
+        let proxy = proxy.clone();
+        memory::give_back_when_idle(move || proxy.finished())
+    });
     while let Some(connection) = queue.recv().await {
         serve(connection, &builder, &proxy, &graceful);
     }
@@ -90,6 +94,7 @@ async fn run(proxy: Proxy, mut queue: mpsc::UnboundedReceiver<Connection>, setti
         proxy.abort();
         warn!("requests were still under way after {:?}; they are cut", settings.grace);
     }
+    idle.abort();
 }
 
 fn builder(settings: Settings) -> Builder<TokioExecutor> {

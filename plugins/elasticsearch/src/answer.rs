@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use exporter_kit::excerpt::excerpt;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, SeqAccess, Visitor},
@@ -142,27 +143,17 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reason = self.reason.as_deref().unwrap_or("no reason given");
         if !self.kind.is_empty() {
-            write!(f, "{}: ", excerpt(&self.kind))?;
+            write!(f, "{}: ", excerpt(&self.kind, QUOTED))?;
         }
-        f.write_str(&excerpt(reason))?;
+        f.write_str(&excerpt(reason, QUOTED))?;
         match &self.caused_by {
             Some(cause) if cause.reason != self.reason => {
                 let reason = cause.reason.as_deref().unwrap_or_default();
-                write!(f, "; caused by {}: {}", excerpt(&cause.kind), excerpt(reason))
+                write!(f, "; caused by {}: {}", excerpt(&cause.kind, QUOTED), excerpt(reason, QUOTED))
             }
             _ => Ok(()),
         }
     }
-}
-
-/// The beginning, on one line.
-fn excerpt(text: &str) -> String {
-    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut short: String = line.take(QUOTED).collect();
-    if text.chars().nth(QUOTED).is_some() {
-        short.push('…');
-    }
-    short
 }
 
 #[cfg(test)]
@@ -227,7 +218,7 @@ mod tests {
             (
                 json!({ "type": "document_parsing_exception", "reason": "failed\n to parse",
                     "caused_by": { "type": "illegal_argument_exception", "reason": "no boolean" } }),
-                "400 document_parsing_exception: failed  to parse; caused by illegal_argument_exception: no boolean",
+                "400 document_parsing_exception: failed to parse; caused by illegal_argument_exception: no boolean",
             ),
             (json!({ "type": "t", "reason": null, "caused_by": null }), "400 t: no reason given"),
             (json!("old form"), "400 \"old form\""),

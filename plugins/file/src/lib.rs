@@ -128,6 +128,9 @@ impl JsonLines {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 format!("the disk of {} is full", self.path.display())
             }
+            io::ErrorKind::FileTooLarge => {
+                format!("{} may not grow further: {error} (`ulimit -f`)", self.path.display())
+            }
             _ => format!("cannot write to {}: {error}", self.path.display()),
         }))
     }
@@ -180,8 +183,8 @@ fn add_line(lines: &mut Vec<u8>, record: Record<'_>) {
 
 /// Failures that may be over by the next batch.
 fn is_temporary(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, StorageFull, WouldBlock};
-    matches!(error.kind(), WouldBlock | StorageFull | QuotaExceeded)
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull, WouldBlock};
+    matches!(error.kind(), WouldBlock | StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 export_plugin!(JsonLines);

@@ -5,7 +5,7 @@
 //! reported as delivered. If only the newline is missing, it is added.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -49,6 +49,11 @@ pub fn repair(file: &File, path: &Path, mode: u32) -> io::Result<Found> {
         file.seek(SeekFrom::Start(whole))?;
     }
     let torn = torn_path(path);
+    // To open a FIFO would be to wait for its reader.
+    if fs::metadata(&torn).is_ok_and(|found| !found.is_file()) {
+        let text = format!("{} is no regular file, and half a line is to be moved there", torn.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let mut aside = OpenOptions::new().append(true).create(true).mode(mode).open(&torn)?;
     io::copy(&mut file.take(length - whole), &mut aside)?;
     aside.write_all(b"\n")?;

@@ -203,6 +203,19 @@ fn a_torn_last_line_is_moved_away_at_the_start() {
 }
 
 #[test]
+fn a_fifo_where_half_a_line_is_to_be_moved_is_refused_and_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("log.jsonl"), "{\"half").unwrap();
+    let made = Command::new("mkfifo").arg(directory.path().join("log.jsonl.torn")).status().unwrap();
+    assert!(made.success());
+    let settings = json!({ "path": directory.path().join("log.jsonl") });
+    let refused = Plugin::<JsonLines>::create(settings.to_string()).unwrap_err();
+    assert_eq!(refused.status, status::INVALID_CONFIG, "{refused}");
+    assert!(refused.message.contains("log.jsonl.torn is no regular file"), "{refused}");
+    assert_eq!(fs::read_to_string(directory.path().join("log.jsonl")).unwrap(), "{\"half", "it is kept");
+}
+
+#[test]
 fn every_fsync_policy_writes_the_same_lines() {
     for policy in ["never", "batch", "interval:5ms"] {
         let directory = tempfile::tempdir().unwrap();

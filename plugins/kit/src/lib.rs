@@ -4,6 +4,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`bounded`] | label values that clients choose, bounded in number |
+//! | [`mod@excerpt`] | a backend's own words, to be quoted |
 //! | [`settings`] | values of `[plugin.config]`: durations and sizes with units, secrets, the host's name |
 //! | [`pack`] | records into requests of bounded size, and the requests' fates back into verdicts |
 //! | [`progress`] | which of a record's several requests the backend has already |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bounded;
+pub mod excerpt;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod pack;

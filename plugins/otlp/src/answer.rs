@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use exporter_kit::http::Class;
+use exporter_kit::{excerpt::excerpt, http::Class};
 use prost::Message;
 
 /// A request that was taken.
@@ -102,12 +102,7 @@ const QUOTED: usize = 300;
 /// A text as the end of a sentence: on one line, and not too long.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let line = words.collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(QUOTED) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    excerpt(text, QUOTED)
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,8 +1,6 @@
 //! What an error of PostgreSQL means for the records, and what to tell the operator.
 
-use std::error::Error as _;
-
-use plugin_api::ExportError;
+use plugin_api::{ExportError, causes};
 use tokio_postgres::error::DbError;
 
 /// Whose fault an error is, and what helps.
@@ -90,7 +88,7 @@ impl Failure {
     pub fn of(error: &tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(error) => Self::of_server(error),
-            None => Self { fault: Fault::Connection, text: chain(error) },
+            None => Self { fault: Fault::Connection, text: causes(error) },
         }
     }
 
@@ -119,16 +117,6 @@ impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::of(&error)
     }
-}
-
-/// An error's text with its causes, outermost first.
-fn chain(error: &tokio_postgres::Error) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

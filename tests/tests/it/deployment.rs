@@ -133,7 +133,7 @@ async fn every_metric_in_the_dashboard_and_the_alerts_exists() {
     let gateway = Gateway::new().provider("demo", &provider.url());
     let gateway = gateway
         .plugin("prometheus", "prometheus", "")
-        .plugin("refusing", "probe", "config.script = [\"reject\"]")
+        .plugin("refusing", "probe", "config.script = [\"reject_each\"]")
         .start()
         .await;
     for (model, stream) in [("demo", false), ("demo", true), ("demo-fail-429", false)] {

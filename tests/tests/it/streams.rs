@@ -182,7 +182,7 @@ async fn a_stream_of_50_mib_passes_whole_and_takes_no_memory() {
     assert_eq!(texts(metadata(&record)), ["complete", "success"]);
 }
 
-/// The copy is capped at 1 MiB; the rest is what the connections' buffers and the allocator take.
+/// The copy is capped at 4 MiB; the rest is what the connections' buffers and the allocator take.
 fn assert_flat(gateway: &Running, before: u64) {
     let grown = gateway.peak_resident_bytes().saturating_sub(before);
     assert!(grown < 16 * MIB, "the gateway grew by {} KiB", grown / 1024);

@@ -284,3 +284,22 @@ fn a_fresh_record_that_fills_a_batch_is_not_kept_out_by_small_ones_that_are_retr
     });
     assert_eq!(scene.delivered.len(), 2);
 }
+
+#[test]
+fn what_failed_as_a_probe_does_not_go_before_all_others_later() {
+    let mut scene = Scene::new(small_batches());
+    scene.admit(0..3);
+    scene.run(3 * SECOND, |_, _| fails(status::REJECT, MS));
+    scene.admit(3..100);
+    let end = scene.now + 3000 * SECOND;
+    while scene.now < end {
+        scene.run(SECOND, |_, _| fails(status::TIMEOUT, MS));
+    }
+    let tried = scene.calls.concat();
+    assert!(tried.iter().max().is_some_and(|last| *last > 10), "{tried:?}");
+    scene.calls.clear();
+    scene.run(60 * SECOND, |_, _| ok());
+    // The first call is the last probe.
+    let fresh = scene.calls[1..].iter().position(|call| call.iter().any(|number| !tried.contains(number)));
+    assert!(fresh.is_some_and(|calls| calls <= 3), "{:?}", scene.calls);
+}

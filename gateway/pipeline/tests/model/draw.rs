@@ -15,6 +15,9 @@ pub enum Scale {
     Production,
 }
 
+/// Who reads the clock before the lock may come with a time that is over by as much. And a rate limit rounds.
+pub const SKEW: Duration = Duration::from_millis(5);
+
 pub fn milliseconds(of: u64) -> Duration {
     Duration::from_millis(of)
 }

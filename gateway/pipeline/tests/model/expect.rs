@@ -8,7 +8,10 @@ use exporter_pipeline::{
 };
 use plugin_api::abi::{status, verdict};
 
-use crate::ledger::{Item, Ledger};
+use crate::{
+    draw::SKEW,
+    ledger::{Item, Ledger},
+};
 
 /// How long a record that makes a call last may have to wait for the next, in such calls.
 const PATIENCE: u32 = 4;
@@ -96,8 +99,23 @@ impl Fates {
         {
             record.is_refused = true;
         }
+        if !ledger.is_closed {
+            assert_eq!(
+                effects.retries,
+                self.retries(ledger, is_failure(outcome.status), is_refused),
+                "{outcome:?}"
+            );
+        }
         let of_this = self.rejected.len() + self.retried.len() + self.rest.len();
         self.check_ended_refusals(ledger, effects, of_this);
+    }
+
+    /// Records that wait on their own now, and what is left of a batch that failed.
+    fn retries(&self, ledger: &Ledger, is_failed: bool, is_refused: bool) -> u64 {
+        let is_kept = |item: &&Item| ledger.records.contains_key(&item.id);
+        let parked = self.retried.iter().filter(is_kept).count() as u64;
+        let is_left = self.rest.iter().any(|item| is_kept(&item));
+        parked + u64::from(is_left && (is_failed || is_refused && self.rest.len() == 1))
     }
 
     fn retry(ledger: &mut Ledger, item: &Item, outcome: &Outcome<Item>, policy: &Policy, now: Instant) {
@@ -135,7 +153,7 @@ impl Fates {
                 }
                 assert!(is_refusal(outcome.status) && self.rest.len() == 1, "{lost:?} {outcome:?}");
                 let first_sent = ledger.records[&lost.item.id].first_sent;
-                let is_proven = ledger.last_delivery.is_some_and(|at| Some(at) >= first_sent);
+                let is_proven = ledger.last_delivery.is_some_and(|at| Some(at + SKEW) >= first_sent);
                 assert!(is_over || is_proven || ledger.is_closed, "nothing is known of the backend");
                 let is_large = outcome.status == status::TOO_LARGE;
                 let is_oversize = lost.cause == Cause::Dropped(DropReason::Oversize);
@@ -264,7 +282,10 @@ impl Calls {
         let fresh = batch.items.iter().filter(|item| record(item).first_sent.is_none()).count();
         let tried = batch.items.len() - fresh;
         if fresh > 0 && fresh < ledger.fresh.len() {
-            assert!(tried <= (limits.max_records / 2).max(1), "{tried} in {batch:?} though fresh ones wait");
+            let of_tried = batch.items.iter().filter(|item| record(item).first_sent.is_some());
+            let bytes: u64 = of_tried.map(|item| item.size).sum();
+            let is_half = tried <= limits.max_records / 2 && bytes <= limits.max_bytes / 2;
+            assert!(tried <= 1 || is_half, "{tried} in {batch:?} though fresh ones wait");
         }
         if before == BreakerState::Closed {
             let early = batch.items.iter().find(|item| record(item).not_before.is_some_and(|at| at > now));
@@ -339,7 +360,7 @@ impl Calls {
 
 fn is_ready(ledger: &Ledger, policy: &Policy, now: Instant) -> bool {
     let Some(oldest) = ledger.fresh.front().map(|id| ledger.records[id].queued_at) else { return false };
-    ledger.is_closed
+    ledger.is_closed && now >= oldest
         || now >= oldest + policy.batch.max_delay
         || ledger.fresh.len() >= policy.batch.max_records
         || ledger.fresh_bytes >= policy.batch.max_bytes

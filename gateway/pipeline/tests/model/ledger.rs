@@ -146,6 +146,7 @@ impl Ledger {
             self.fresh_bytes -= record.held;
         }
         record.first_sent.get_or_insert(now);
+        record.not_before = None;
         record.is_in_flight = true;
         self.in_flight += 1;
         self.in_flight_bytes += record.held;

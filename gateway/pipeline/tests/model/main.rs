@@ -19,7 +19,7 @@ use std::{
 
 use self::{draw::Scale, world::World};
 
-/// In about 15 seconds on two cores.
+/// In about 20 seconds on two cores.
 const STEPS: u64 = 12_000_000;
 
 #[test]

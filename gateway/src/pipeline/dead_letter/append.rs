@@ -14,7 +14,7 @@ use std::{
 use rustix::fs::Access;
 use tracing::warn;
 
-use super::names;
+use super::{names, place};
 
 /// Lines are written together up to this size.
 const GROUP: usize = 1 << 20;
@@ -23,6 +23,8 @@ const GROUP: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Appender {
     path: PathBuf,
+    /// The same without symbolic links, when it was opened last.
+    real: PathBuf,
     max_bytes: u64,
     keep: usize,
     open: Option<File>,
@@ -42,7 +44,8 @@ pub(super) struct Appended {
 
 impl Appender {
     pub(super) fn new(path: PathBuf, max_bytes: u64, keep: usize) -> Self {
-        Self { path, max_bytes, keep, open: None, rotation_failed: false, rotated_at: SystemTime::UNIX_EPOCH }
+        let (real, rotated_at) = (path.clone(), SystemTime::UNIX_EPOCH);
+        Self { path, real, max_bytes, keep, open: None, rotation_failed: false, rotated_at }
     }
 
     /// Appends lines, each with its line feed, and forces them to the disk. What fails is not tried again.
@@ -58,8 +61,10 @@ impl Appender {
                 }
             }
         }
-        let synced = self.open.as_ref().map_or(Ok(()), File::sync_data);
-        appended.error = appended.error.or(synced.err());
+        if let Err(error) = self.open.as_ref().map_or(Ok(()), File::sync_data) {
+            // What of them is on the disk is unknown.
+            appended = Appended { lines: 0, error: Some(error) };
+        }
         appended
     }
 
@@ -94,7 +99,7 @@ impl Appender {
         if length == 0 || length + more <= self.max_bytes {
             return Ok((file, length));
         }
-        match self.rotate(now) {
+        match file.sync_data().and_then(|()| self.rotate(now)) {
             Ok(()) => {
                 self.rotation_failed = false;
                 let file = self.file()?;
@@ -122,19 +127,27 @@ impl Appender {
         if let Some(folder) = self.path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
-        OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)
+        place::check(&self.path)?;
+        self.real = place::real(&self.path);
+        self.create()
+    }
+
+    fn create(&self) -> io::Result<File> {
+        place::open(OpenOptions::new().read(true).append(true).create(true).mode(0o600), &self.real)
     }
 
     fn rotate(&mut self, now: SystemTime) -> io::Result<()> {
         const STEP: Duration = Duration::from_millis(1);
         self.rotated_at = now.max(self.rotated_at + STEP);
-        while names::rotated(&self.path, self.rotated_at).exists() {
+        while names::rotated(&self.real, self.rotated_at).exists() {
             self.rotated_at += STEP;
         }
-        let name = names::rotated(&self.path, self.rotated_at);
-        fs::rename(&self.path, name)?;
-        let mut rotated = names::members(&self.path)?;
-        rotated.retain(|file| *file != self.path);
+        let name = names::rotated(&self.real, self.rotated_at);
+        fs::rename(&self.real, name)?;
+        // At once: a link to it must not lead nowhere.
+        self.open = Some(self.create()?);
+        let mut rotated = names::members(&self.real)?;
+        rotated.retain(|file| *file != self.real);
         for old in rotated.iter().rev().skip(self.keep) {
             fs::remove_file(old)?;
             warn!("{} deleted: dead_letter_keep is {}", old.display(), self.keep);
@@ -183,40 +196,50 @@ fn write(
     Err((whole, error))
 }
 
+/// Why letters could not be written to a path.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// What is there is no file.
+    #[error("{0}")]
+    NoFile(String),
+    /// The rights or the folders for it are missing.
+    #[error("{0}")]
+    Access(String),
+}
+
 /// Whether letters could be written there, found out without making anything.
 ///
 /// # Errors
 /// Why not, in words.
-pub(crate) fn check(path: &Path) -> Result<(), String> {
+pub(crate) fn check(path: &Path) -> Result<(), Unfit> {
+    place::check(path).map_err(|error| Unfit::NoFile(format!("{}: {error}", path.display())))?;
     match fs::metadata(path) {
-        Ok(found) if found.is_dir() => return Err(format!("{} is a folder", path.display())),
-        Ok(_) => {
-            return access(path, Access::READ_OK | Access::WRITE_OK);
-        }
+        Ok(_) => return access(path, Access::READ_OK | Access::WRITE_OK),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(format!("{}: {error}", path.display())),
+        Err(error) => return Err(Unfit::Access(format!("{}: {error}", path.display()))),
     }
     for folder in path.ancestors().skip(1) {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         match fs::metadata(folder) {
             Ok(found) if found.is_dir() => return access(folder, Access::WRITE_OK | Access::EXEC_OK),
-            Ok(_) => return Err(format!("{} is no folder", folder.display())),
+            Ok(_) => return Err(Unfit::Access(format!("{} is no folder", folder.display()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("{}: {error}", folder.display())),
+            Err(error) => return Err(Unfit::Access(format!("{}: {error}", folder.display()))),
         }
     }
     Ok(())
 }
 
-fn access(path: &Path, access: Access) -> Result<(), String> {
-    rustix::fs::access(path, access).map_err(|error| format!("{}: {error}", path.display()))
+fn access(path: &Path, access: Access) -> Result<(), Unfit> {
+    rustix::fs::access(path, access).map_err(|error| Unfit::Access(format!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+    use crate::pipeline::dead_letter::place::tests::no_files;
 
     fn now() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(1_741_190_600_123)
@@ -305,10 +328,35 @@ mod tests {
                 "{path:?}"
             );
         }
-        let full = Path::new("/dev/full");
-        if full.exists() {
-            let appended = Appender::new(full.to_owned(), 1_000, 5).append(&lines(&["one"]), now());
-            assert_eq!((appended.lines, appended.error.is_some()), (0, true));
+    }
+
+    #[test]
+    fn what_is_no_file_is_never_written_to_and_told_before() {
+        let root = tempfile::tempdir().unwrap();
+        let dangling = root.path().join("dangling");
+        symlink("gone/x.jsonl", &dangling).unwrap();
+        let mut paths = no_files(root.path());
+        paths.push((dangling, "it is a symbolic link to gone/x.jsonl, which is not there"));
+        for (path, expected) in paths {
+            let unfit = check(&path);
+            assert!(matches!(&unfit, Err(Unfit::NoFile(why)) if why.ends_with(expected)), "{unfit:?}");
+            let appended = Appender::new(path.clone(), 1_000, 5).append(&lines(&["one"]), now());
+            let error = appended.error.map(|error| error.to_string());
+            assert_eq!((appended.lines, error.as_deref()), (0, Some(expected)), "{path:?}");
         }
+    }
+
+    #[test]
+    fn a_file_behind_a_link_is_rotated_where_it_is_and_the_link_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let (link, real) = (root.path().join("x.jsonl"), root.path().join("d/y.jsonl"));
+        fs::create_dir(root.path().join("d")).unwrap();
+        fs::write(&real, "one\n").unwrap();
+        symlink(&real, &link).unwrap();
+        let appended = Appender::new(link.clone(), 5, 5).append(&lines(&["two", "three"]), now());
+        assert_eq!((appended.lines, appended.error.is_none()), (2, true));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&link).unwrap(), "three\n");
+        assert_eq!(names::members(&fs::canonicalize(&real).unwrap()).unwrap().len(), 3);
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use exporter_pipeline::{self as pipeline, DropReason, RejectReason};
 use uuid::Uuid;
 
-use crate::recorder::Record;
+use crate::{clock, recorder::Record};
 
 /// A record that was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl DeadLetter {
     ) -> Self {
         Self {
             id: record.id,
-            time: SystemTime::now(),
+            time: clock::now(),
             plugin: plugin.clone(),
             cause,
             message: message.into(),

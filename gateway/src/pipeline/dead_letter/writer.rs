@@ -8,13 +8,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{append::Appender, letter::DeadLetter, line};
-use crate::pipeline::notice::Notices;
+use crate::{clock, pipeline::notice::Notices};
 
 /// Letters that are written together.
 const GROUP: usize = 256;
@@ -167,7 +167,7 @@ fn write(mut letters: mpsc::UnboundedReceiver<Pending>, mut appender: Appender, 
                 Err(error) => tally.failed(1, &format!("a record is not JSON: {error}")),
             }
         }
-        let appended = appender.append(&lines, SystemTime::now());
+        let appended = appender.append(&lines, clock::now());
         tally.records.fetch_add(appended.lines as u64, Ordering::Relaxed);
         if let Some(error) = appended.error {
             tally.failed((lines.len() - appended.lines) as u64, &error.to_string());

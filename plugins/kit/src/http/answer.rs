@@ -127,18 +127,7 @@ const QUOTED: usize = 300;
 
 /// The beginning of a body as text on one line.
 pub(super) fn excerpt(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&body[..body.len().min(4 * QUOTED)]);
-    let mut line = String::new();
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    match line.char_indices().nth(QUOTED) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    crate::excerpt::excerpt(&String::from_utf8_lossy(&body[..body.len().min(4 * QUOTED)]), QUOTED)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! OpenAI, and the many that speak as it does. The base of every dialect: see the defaults of [`Grammar`].
 
-use super::dialect::Grammar;
+use super::Grammar;
 
 pub(super) struct OpenAi;
 

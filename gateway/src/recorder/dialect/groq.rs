@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::dialect::Grammar;
+use super::Grammar;
 use crate::recorder::{json::Fields, usage::Usage};
 
 pub(super) struct Groq;

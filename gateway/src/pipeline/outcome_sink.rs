@@ -10,25 +10,25 @@ use super::dead_letter::{DeadLetter, DeadLetters};
 
 /// What is told of records that have come to their end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum RecordOutcome {
     /// The backend has them.
     Delivered(Vec<Uuid>),
     /// The exporter has given it up.
-    Lost(Box<DeadLetter>),
+    GivenUp(Box<DeadLetter>),
 }
 
 /// Who hears of it.
 #[derive(Debug)]
-pub(crate) enum Outlet {
+pub(crate) enum OutcomeSink {
     /// Nobody: the books are enough.
     None,
     /// The file of the dead letters.
     DeadLetters(DeadLetters),
     /// A replay.
-    Watcher(mpsc::UnboundedSender<Fate>),
+    Replay(mpsc::UnboundedSender<RecordOutcome>),
 }
 
-impl Outlet {
+impl OutcomeSink {
     /// Whether letters are wanted at all.
     pub(super) fn wants_letters(&self) -> bool {
         !matches!(self, Self::None)
@@ -36,12 +36,12 @@ impl Outlet {
 
     /// Whether deliveries are wanted record by record.
     pub(super) fn wants_deliveries(&self) -> bool {
-        matches!(self, Self::Watcher(_))
+        matches!(self, Self::Replay(_))
     }
 
     pub(super) fn delivered(&self, ids: Vec<Uuid>) {
-        if let Self::Watcher(watcher) = self {
-            let _ = watcher.send(Fate::Delivered(ids));
+        if let Self::Replay(replay) = self {
+            let _ = replay.send(RecordOutcome::Delivered(ids));
         }
     }
 
@@ -50,7 +50,7 @@ impl Outlet {
             Self::None => {}
             Self::DeadLetters(letters) => letters.send(letter),
             // One that has gone away no longer wants to know.
-            Self::Watcher(watcher) => drop(watcher.send(Fate::Lost(Box::new(letter)))),
+            Self::Replay(replay) => drop(replay.send(RecordOutcome::GivenUp(Box::new(letter)))),
         }
     }
 
@@ -58,7 +58,7 @@ impl Outlet {
     pub(super) async fn finish(&self, letters: Vec<DeadLetter>, grace: Duration) {
         match self {
             Self::DeadLetters(dead_letters) => dead_letters.finish(letters, grace).await,
-            Self::None | Self::Watcher(_) => letters.into_iter().for_each(|letter| self.lost(letter)),
+            Self::None | Self::Replay(_) => letters.into_iter().for_each(|letter| self.lost(letter)),
         }
     }
 }

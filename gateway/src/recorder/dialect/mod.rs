@@ -1,9 +1,16 @@
-//! A dialect: how one family of providers writes its requests, answers, streams, usage and errors.
+//! A dialect: how one family of providers writes its requests, answers, streams, usage and errors. One module each.
+//!
+//! Nothing outside of this folder asks which provider it has.
+
+mod groq;
+mod openai;
+mod xai;
 
 use std::{borrow::Cow, fmt};
 
-use super::{groq::Groq, openai::OpenAi, xai::Xai};
-use crate::recorder::{
+use self::{groq::Groq, openai::OpenAi, xai::Xai};
+use super::{
+    exchange::id,
     fold::{Fold, Verbatim},
     fold_chunks::Chunks,
     fold_responses::Response,
@@ -11,9 +18,9 @@ use crate::recorder::{
     usage::Usage,
 };
 
-pub(super) const OPENAI: Dialect = Dialect(&OpenAi);
-pub(super) const GROQ: Dialect = Dialect(&Groq);
-pub(super) const XAI: Dialect = Dialect(&Xai);
+pub(crate) const OPENAI: Dialect = Dialect(&OpenAi);
+pub(crate) const GROQ: Dialect = Dialect(&Groq);
+pub(crate) const XAI: Dialect = Dialect(&Xai);
 
 /// Every dialect there is.
 static DIALECTS: [Dialect; 3] = [OPENAI, GROQ, XAI];
@@ -161,7 +168,7 @@ impl ProviderError {
     pub(crate) fn of(fields: &Fields<'_>) -> Self {
         let name = |field: &str| match fields.text(field) {
             Some(text) if text.is_empty() || text == "error" => None,
-            Some(text) => Some(text.into_owned()),
+            Some(text) => id(Some(text)),
             None => fields.get(field).and_then(json::count).map(|code| code.to_string()),
         };
         Self { kind: name("type").or_else(|| name("code")) }

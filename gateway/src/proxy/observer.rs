@@ -17,15 +17,17 @@ use super::{
     headers, trace,
 };
 use crate::{
-    providers::Dialect,
-    recorder::{Exchange, Identity, Intake, Times, Trace},
+    clock,
+    recorder::{
+        self, Exchange, Identity, Intake, MAX_ID_BYTES, MAX_PATH_BYTES, Times, Trace, dialect::Dialect,
+    },
 };
 
 /// The request's copy, shared with the body that streams to the provider.
 pub(super) type RequestTap = Arc<Mutex<Capture>>;
 
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct RequestObserver {
     pub id: Uuid,
     pub started: Instant,
     pub request: RequestTap,
@@ -33,7 +35,7 @@ pub(super) struct Flight {
     pub times: Times,
     pub provider: Option<Arc<str>>,
     pub dialect: Dialect,
-    /// Until something else is known, the client has gone away: that is what it means when a flight is dropped
+    /// Until something else is known, the client has gone away: that is what it means when an observer is dropped
     /// half-way.
     pub end: EndReason,
     wall: SystemTime,
@@ -49,16 +51,16 @@ pub(super) struct Flight {
     intake: Intake,
 }
 
-impl Flight {
+impl RequestObserver {
     /// Starts the clock, and takes the telemetry headers off the request.
     pub(super) fn start<B>(request: &mut Request<B>, capture: &CaptureSettings, intake: &Intake) -> Self {
-        let (started, wall) = (Instant::now(), SystemTime::now());
+        let (started, wall) = (Instant::now(), clock::now());
         let trace = trace::join(request.headers_mut());
         let identity = headers::take_identity(request.headers_mut());
         let mut copy = Capture::new(capture);
         copy.describe(request.headers());
         Self {
-            id: Uuid::now_v7(),
+            id: clock::id(wall),
             started,
             request: Arc::new(Mutex::new(copy)),
             response: Capture::new(capture),
@@ -69,8 +71,8 @@ impl Flight {
             wall,
             identity,
             trace,
-            method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            method: method(request.method()),
+            path: recorder::cut(request.uri().path(), MAX_PATH_BYTES).to_owned(),
             response_complete: false,
             status_code: None,
             provider_status_code: None,
@@ -100,8 +102,8 @@ impl Flight {
         self.provider_request_id = id_headers
             .iter()
             .find_map(|name| headers.get(*name))
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        self.response.describe(headers);
+            .map(|value| recorder::text(value.as_bytes(), MAX_ID_BYTES));
+        self.response.describe_answer(headers);
     }
 
     /// The answer passed to its last byte.
@@ -116,11 +118,16 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+/// A method of one's own invention may be as long as all headers together.
+fn method(method: &Method) -> Method {
+    Method::from_bytes(recorder::cut(method.as_str(), MAX_ID_BYTES).as_bytes()).unwrap_or_default()
+}
+
+impl Drop for RequestObserver {
     fn drop(&mut self) {
         self.times.total = self.started.elapsed();
-        let (request, held) = self.request.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (mut response, also_held) = self.response.take();
+        let request = self.request.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut response = self.response.take();
         response.complete = self.response_complete;
         let exchange = Exchange {
             id: self.id,
@@ -140,6 +147,6 @@ impl Drop for Flight {
             end: self.end.clone(),
             error: self.error,
         };
-        self.intake.hand_over(exchange, [held, also_held]);
+        self.intake.hand_over(exchange);
     }
 }

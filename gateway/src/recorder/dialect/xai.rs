@@ -1,7 +1,7 @@
 //! xAI: as OpenAI, but chat completions report reasoning beside `completion_tokens` and not in it, while `total_tokens`
 //! has both: 32 + 9 + 94 of reasoning = 135.
 
-use super::dialect::Grammar;
+use super::Grammar;
 use crate::recorder::{json::Fields, usage::Usage};
 
 pub(super) struct Xai;

@@ -1,0 +1,3 @@
+//! What comes of whole exchanges.
+
+pub(super) mod golden;

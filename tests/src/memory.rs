@@ -1,4 +1,4 @@
-//! What a process takes of the machine's memory.
+//! What a process takes of the machine: memory, open files, threads.
 
 use crate::gateway::Running;
 
@@ -16,6 +16,15 @@ impl Running {
     /// Begins to measure the peak anew.
     pub fn forget_peak(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+
+    /// Open files: sockets, pipes and others.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
     }
 
     fn status_bytes(&self, field: &str) -> u64 {

@@ -36,16 +36,22 @@ pub fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// `MAGICAPI_BUILD` names a folder with a build to be tested in place of this checkout's: what was released, or what a
-/// new test is to fail on.
+/// `MAGICAPI_BUILD` names the folders, a colon between them, of a build to be tested in place of this checkout's: what
+/// was released, or what a new test is to fail on.
 fn find(target: &str) -> PathBuf {
-    if let Some(folder) = std::env::var_os("MAGICAPI_BUILD").map(PathBuf::from) {
-        let library = folder.join(format!("lib{target}.so"));
-        return if library.exists() { library } else { folder.join(target) };
+    if let Some(folders) = std::env::var_os("MAGICAPI_BUILD") {
+        return find_in(std::env::split_paths(&folders), target)
+            .unwrap_or_else(|| panic!("there is no {target} in {}", folders.display()));
     }
     static BUILT: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(build);
     built.get(target).unwrap_or_else(|| panic!("cargo built no {target}; it built {built:?}")).clone()
+}
+
+fn find_in(folders: impl Iterator<Item = PathBuf>, target: &str) -> Option<PathBuf> {
+    let files = folders.flat_map(|folder| [folder.join(format!("lib{target}.so")), folder.join(target)]);
+    // A test's gateway does not run where the test does.
+    files.into_iter().find(|file| file.is_file()).and_then(|file| file.canonicalize().ok())
 }
 
 fn build() -> HashMap<String, PathBuf> {

@@ -1,4 +1,4 @@
-//! What a process takes of the machine's memory.
+//! What a process takes of the machine: memory, open files, threads.
 
 use crate::gateway::Running;
 
@@ -21,6 +21,15 @@ impl Running {
     /// Addresses in use, resident or not, in bytes.
     pub fn address_bytes(&self) -> u64 {
         self.status_bytes("VmSize:")
+    }
+
+    /// Open files: sockets, pipes and others.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
     }
 
     fn status_bytes(&self, field: &str) -> u64 {

@@ -72,6 +72,11 @@ impl RawProvider {
         self.seen.requests.lock().unwrap().clone()
     }
 
+    /// The requests since this was asked last; none of them is kept.
+    pub fn take_requests(&self) -> Vec<RawRequest> {
+        std::mem::take(&mut self.seen.requests.lock().unwrap())
+    }
+
     /// Bytes that the kernel took so far.
     pub fn written(&self) -> u64 {
         self.seen.written.load(Ordering::Relaxed)

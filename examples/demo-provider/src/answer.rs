@@ -33,6 +33,8 @@ pub(crate) struct Answer {
     /// One piece a chunk.
     pub(crate) pieces: Vec<Piece>,
     pub(crate) truncated: bool,
+    /// The text is the arguments of a tool's call.
+    pub(crate) calls_tool: bool,
     pub(crate) usage: Option<Usage>,
 }
 
@@ -65,6 +67,7 @@ impl Answer {
             model: call.model.to_string(),
             pieces,
             truncated,
+            calls_tool: behaviour == Behaviour::ToolCall && endpoint == Endpoint::Chat,
             usage: (behaviour != Behaviour::NoUsage).then_some(usage),
         }
     }
@@ -77,7 +80,7 @@ impl Answer {
                 "id": id, "object": "chat.completion", "created": created, "model": model,
                 "choices": [{
                     "index": 0,
-                    "message": { "role": "assistant", "content": TEXT, "refusal": null },
+                    "message": self.message(),
                     "logprobs": null,
                     "finish_reason": self.finish_reason(),
                 }],
@@ -95,6 +98,20 @@ impl Answer {
             body["usage"] = usage.json(self.endpoint);
         }
         body
+    }
+
+    fn message(&self) -> Value {
+        if !self.calls_tool {
+            return json!({ "role": "assistant", "content": TEXT, "refusal": null });
+        }
+        let call = self.tool_call(TEXT);
+        json!({ "role": "assistant", "content": null, "refusal": null, "tool_calls": [call] })
+    }
+
+    /// The call of the tool, with these arguments.
+    pub(crate) fn tool_call(&self, arguments: &str) -> Value {
+        let function = json!({ "name": "get_weather", "arguments": arguments });
+        json!({ "id": self.item_id.replacen("msg_", "call_", 1), "type": "function", "function": function })
     }
 
     /// A response object as it stands at some point of its stream.
@@ -121,7 +138,11 @@ impl Answer {
     }
 
     pub(crate) fn finish_reason(&self) -> &'static str {
-        if self.truncated { "length" } else { "stop" }
+        match self {
+            Self { truncated: true, .. } => "length",
+            Self { calls_tool: true, .. } => "tool_calls",
+            _ => "stop",
+        }
     }
 }
 
@@ -211,6 +232,9 @@ fn text(behaviour: Behaviour, prompt: &Prompt) -> Vec<Piece> {
     match behaviour {
         Behaviour::Big(size) => big(size),
         Behaviour::Words(count) => (1..=count).map(|number| Piece::once(format!("word{number} "))).collect(),
+        Behaviour::ToolCall => {
+            ["{\"city\": ", "\"Paris\", ", "\"unit\": ", "\"celsius\"}"].map(Piece::once).to_vec()
+        }
         Behaviour::Fast(_) => vec![Piece::once("tokens "); FAST_WORDS],
         _ => {
             let said: Vec<&str> = prompt.last.split_whitespace().take(ECHOED_WORDS).collect();

@@ -32,6 +32,8 @@ pub enum Behaviour {
     Gzip,
     /// A normal answer that leaves `usage` out.
     NoUsage,
+    /// A chat answer that calls a tool and says nothing; the other endpoints answer normally.
+    ToolCall,
     /// A 200 whose body is neither JSON nor a well-formed event stream.
     Garbage,
 }
@@ -53,6 +55,7 @@ pub const MODELS: &[(&str, &str)] = &[
     ("demo-slow-headers:2s", "headers take 2 seconds"),
     ("demo-gzip", "a gzip-compressed answer"),
     ("demo-no-usage", "an answer without usage"),
+    ("demo-tool-call", "an answer that calls a tool"),
     ("demo-garbage", "status 200 with a body that is not JSON"),
 ];
 
@@ -77,6 +80,7 @@ pub fn parse(model: &str) -> Option<Behaviour> {
         ("slow-headers", Some(pause)) => Behaviour::SlowHeaders(humantime::parse_duration(pause).ok()?),
         ("gzip", None) => Behaviour::Gzip,
         ("no-usage", None) => Behaviour::NoUsage,
+        ("tool-call", None) => Behaviour::ToolCall,
         ("garbage", None) => Behaviour::Garbage,
         _ => return None,
     })

@@ -44,10 +44,14 @@ fn chunks(answer: &Answer, include_usage: bool) -> Vec<Vec<Run>> {
     let mut events = Vec::new();
     if answer.endpoint == Endpoint::Chat {
         let delta = json!({ "role": "assistant", "content": "", "refusal": null });
-        events.push(data(&chunk(json!([{ "index": 0, "delta": delta, "finish_reason": null }])), &[]));
+        events.push(data(&chunk(choice(&delta)), &[]));
+    }
+    if answer.calls_tool {
+        let delta = json!({ "tool_calls": [with(&answer.tool_call(""), "index", json!(0))] });
+        events.push(data(&chunk(choice(&delta)), &[]));
     }
     for piece in &answer.pieces {
-        let event = data(&chunk(json!([text_choice(answer.endpoint)])), &[once(piece)]);
+        let event = data(&chunk(text_choice(answer)), &[once(piece)]);
         events.extend(repeat(event, piece.times));
     }
     events.push(data(&chunk(json!([last_choice(answer)])), &[]));
@@ -64,11 +68,17 @@ fn object(endpoint: Endpoint) -> &'static str {
     if endpoint == Endpoint::Chat { "chat.completion.chunk" } else { "text_completion" }
 }
 
-fn text_choice(endpoint: Endpoint) -> Value {
-    if endpoint == Endpoint::Chat {
-        json!({ "index": 0, "delta": { "content": TEXT }, "finish_reason": null })
-    } else {
-        json!({ "index": 0, "text": TEXT, "logprobs": null, "finish_reason": null })
+fn choice(delta: &Value) -> Value {
+    json!([{ "index": 0, "delta": delta, "finish_reason": null }])
+}
+
+fn text_choice(answer: &Answer) -> Value {
+    match answer {
+        Answer { calls_tool: true, .. } => {
+            choice(&json!({ "tool_calls": [{ "index": 0, "function": { "arguments": TEXT } }] }))
+        }
+        Answer { endpoint: Endpoint::Chat, .. } => choice(&json!({ "content": TEXT })),
+        _ => json!([{ "index": 0, "text": TEXT, "logprobs": null, "finish_reason": null }]),
     }
 }
 
@@ -196,6 +206,17 @@ mod tests {
     fn the_prepared_stream_has_32_chunks() {
         let (_, events) = stream(Endpoint::Chat, Behaviour::Fast(std::time::Duration::ZERO), false);
         assert_eq!(events.len(), 32 + 1);
+    }
+
+    #[test]
+    fn the_parts_of_a_tool_call_add_up_to_its_arguments() {
+        let (_, events) = stream(Endpoint::Chat, Behaviour::ToolCall, false);
+        let bodies: Vec<Value> = events[..events.len() - 1].iter().map(|event| json(event)).collect();
+        let parts = bodies.iter().filter_map(|body| body["choices"][0]["delta"]["tool_calls"][0].as_object());
+        let arguments: String = parts.filter_map(|part| part["function"]["arguments"].as_str()).collect();
+        let arguments: Value = serde_json::from_str(&arguments).expect("JSON");
+        assert_eq!(arguments, json!({ "city": "Paris", "unit": "celsius" }));
+        assert_eq!(bodies.last().expect("a chunk")["choices"][0]["finish_reason"], "tool_calls");
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! One request in, one answer out.
 
-use std::{convert::Infallible, io::Write, time::Duration};
+use std::{
+    convert::Infallible,
+    io::{Read as _, Write as _},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use flate2::{Compression, write::GzEncoder};
+use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -65,11 +69,11 @@ impl Provider {
             (&Method::POST, "/v1/chat/completions") => Endpoint::Chat,
             (&Method::POST, "/v1/completions") => Endpoint::Completions,
             (&Method::POST, "/v1/responses") => Endpoint::Responses,
-            (&Method::POST, "/v1/embeddings") => return self.embed(&read(body).await?).await,
+            (&Method::POST, "/v1/embeddings") => return self.embed(&read(&head.headers, body).await?).await,
             (&Method::GET, "/v1/models") => return Ok(whole(StatusCode::OK, &models())),
             (method, path) => return Err(ApiError::unknown_url(method, path)),
         };
-        self.generate(endpoint, &read(body).await?).await
+        self.generate(endpoint, &read(&head.headers, body).await?).await
     }
 
     fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -189,7 +193,21 @@ async fn before_headers(behaviour: Behaviour) -> Result<(), ApiError> {
     }
 }
 
-async fn read(body: Incoming) -> Result<Bytes, ApiError> {
+/// The request's body, decompressed where it says that it is.
+async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, ApiError> {
+    let body = received(body).await?;
+    if headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding != "gzip") {
+        return Ok(body);
+    }
+    let mut inflated = Vec::new();
+    let mut decoder = MultiGzDecoder::new(&*body).take(MAX_REQUEST_BYTES as u64 + 1);
+    decoder
+        .read_to_end(&mut inflated)
+        .map_err(|error| ApiError::bad_request(None, format!("The request's body is not gzip: {error}.")))?;
+    if inflated.len() > MAX_REQUEST_BYTES { Err(ApiError::too_large()) } else { Ok(inflated.into()) }
+}
+
+async fn received(body: Incoming) -> Result<Bytes, ApiError> {
     let collected = Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             ApiError::too_large()

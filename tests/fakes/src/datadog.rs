@@ -129,6 +129,11 @@ impl Semantics for DatadogApi {
         let kept = self.0.lock().unwrap();
         kept.logs.iter().filter_map(|log| script.id_of(&log.entry)).collect()
     }
+
+    fn take_ids(&self, script: &Script) -> Vec<String> {
+        let kept = std::mem::take(&mut *self.0.lock().unwrap());
+        kept.logs.iter().filter_map(|log| script.id_of(&log.entry)).collect()
+    }
 }
 
 enum Key {

@@ -140,6 +140,17 @@ impl Semantics for ElasticsearchApi {
     fn stored_ids(&self, _: &Script) -> Vec<String> {
         self.0.lock().unwrap().store.documents.iter().map(|document| document.id.clone()).collect()
     }
+
+    fn take_ids(&self, _: &Script) -> Vec<String> {
+        let mut node = self.0.lock().unwrap();
+        // Every `_source` was an object; their documents' ids stay, since a second `create` is a conflict.
+        let kept = node.store.documents.iter_mut().filter(|document| !document.source.is_null());
+        kept.map(|document| {
+            document.source = Value::Null;
+            document.id.clone()
+        })
+        .collect()
+    }
 }
 
 impl Node {

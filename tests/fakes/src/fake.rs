@@ -24,6 +24,10 @@ pub trait Semantics: Default + Send + Sync + 'static {
 
     /// The ids of the records that it holds, one for each copy.
     fn stored_ids(&self, script: &Script) -> Vec<String>;
+
+    /// Forgets what its records hold; the ids of those that it forgot, one for each copy. What it needs to keep a record
+    /// once, it goes on to know.
+    fn take_ids(&self, script: &Script) -> Vec<String>;
 }
 
 /// A running fake. Dropping it closes its port and ends its thread.
@@ -157,6 +161,13 @@ impl<S: Semantics> Fake<S> {
     /// The ids of the records held, one for each copy, in the order stored.
     pub fn stored_ids(&self) -> Vec<String> {
         self.inner.backend.stored_ids(&self.inner.script)
+    }
+
+    /// The ids stored since this was asked last, one for each copy. Nothing else is kept of these records, nor of any
+    /// request so far: a test of hundreds of thousands of records has no room for them.
+    pub fn take_ids(&self) -> Vec<String> {
+        self.inner.requests.lock().unwrap().clear();
+        self.inner.backend.take_ids(&self.inner.script)
     }
 
     /// The ids that are held more than once.

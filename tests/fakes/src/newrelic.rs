@@ -133,10 +133,17 @@ impl Semantics for NewRelicApi {
     }
 
     fn stored_ids(&self, script: &Script) -> Vec<String> {
-        let kept = self.0.lock().unwrap();
-        let objects = kept.logs.iter().map(|log| log.attributes.clone().into_iter().collect::<Value>());
-        objects.filter_map(|log| script.id_of(&log)).collect()
+        ids(&self.0.lock().unwrap(), script)
     }
+
+    fn take_ids(&self, script: &Script) -> Vec<String> {
+        ids(&std::mem::take(&mut *self.0.lock().unwrap()), script)
+    }
+}
+
+fn ids(kept: &Kept, script: &Script) -> Vec<String> {
+    let objects = kept.logs.iter().map(|log| log.attributes.clone().into_iter().collect::<Value>());
+    objects.filter_map(|log| script.id_of(&log)).collect()
 }
 
 /// The body as JSON, or the status of what is wrong with the request. The statuses are those of the Metric API's page,

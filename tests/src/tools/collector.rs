@@ -13,7 +13,10 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use super::{deps, file, installed, lasting_port, leash::Leash, poll};
-use crate::{raw_provider::RawProvider, wait::PATIENCE};
+use crate::{
+    raw_provider::{RawProvider, RawRequest},
+    wait::PATIENCE,
+};
 
 /// A Collector that receives OTLP by gRPC and HTTP, which can be stopped and started again on the same ports.
 ///
@@ -105,6 +108,11 @@ impl Collector {
         self.arrived("/v1/logs", "resourceLogs", "scopeLogs", "logRecords")
     }
 
+    /// The same since this was asked last. Nothing is kept of what came until now, spans and metrics included.
+    pub fn take_logs(&self) -> Vec<Value> {
+        items(&self.arrived.take_requests(), "/v1/logs", "resourceLogs", "scopeLogs", "logRecords")
+    }
+
     /// The spans so far, each with its `resource` and its `scope`.
     pub fn spans(&self) -> Vec<Value> {
         self.arrived("/v1/traces", "resourceSpans", "scopeSpans", "spans")
@@ -116,13 +124,17 @@ impl Collector {
     }
 
     fn arrived(&self, path: &str, resources: &str, scopes: &str, items: &str) -> Vec<Value> {
-        let requests = self.arrived.requests();
-        let of_path = requests.iter().filter(|request| request.head.split(' ').nth(1) == Some(path));
-        of_path
-            .map(|request| serde_json::from_slice(&request.body).unwrap())
-            .flat_map(|request: Value| flat(&request, resources, scopes, items))
-            .collect()
+        self::items(&self.arrived.requests(), path, resources, scopes, items)
     }
+}
+
+/// The items of all requests to a path.
+fn items(requests: &[RawRequest], path: &str, resources: &str, scopes: &str, items: &str) -> Vec<Value> {
+    let of_path = requests.iter().filter(|request| request.head.split(' ').nth(1) == Some(path));
+    of_path
+        .map(|request| serde_json::from_slice(&request.body).unwrap())
+        .flat_map(|request: Value| flat(&request, resources, scopes, items))
+        .collect()
 }
 
 /// Whether it answers a request without any records as it should: it listens before its pipelines run.

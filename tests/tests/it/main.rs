@@ -26,5 +26,7 @@ mod postgres;
 mod requests;
 mod sdk;
 mod servers;
+mod soak;
 mod streams;
 mod template;
+mod torment;

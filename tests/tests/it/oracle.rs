@@ -7,22 +7,26 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
 use end_to_end::{
     Client, Collector, Gateway, OpenSearch, Postgres, Provider, Running, client::post, tools::Database,
 };
-use fake_backends::{Datadog, Fake, Fault, NewRelic, datadog, newrelic, script::Behaviour};
+use fake_backends::{Datadog, NewRelic, datadog, newrelic};
 use serde_json::{Value, json};
+
+use crate::torment::{Failure, Faulty, Progress, id_of, plain, torment};
 
 const REQUESTS: usize = 20_000;
 const CLIENTS: usize = 16;
 /// How often each backend is killed.
 const KILLS: usize = 3;
+/// None by which a record would be given up.
+const FAILURES: &[Failure] =
+    &[Failure::Down, Failure::Unavailable, Failure::TooManyRequests, Failure::CutAnswer];
 /// No record delivered for so long is a failure; a killed OpenSearch alone takes half a minute on a busy machine.
 const STALLED: Duration = Duration::from_secs(120);
 
@@ -30,113 +34,6 @@ const STALLED: Duration = Duration::from_secs(120);
 const PATIENT: &str = "call_timeout = \"20s\"\nqueue = { max_records = 30000, max_bytes = \"512 MiB\" }\n\
     retry = { max_elapsed = \"0s\", max = \"500ms\" }\n\
     circuit_breaker = { cool_down = \"100ms\", max_cool_down = \"500ms\" }\n";
-
-/// A backend that can be killed, and asked what it holds.
-trait Backend: Send {
-    fn name(&self) -> &'static str;
-    fn kill(&mut self, kind: usize);
-    fn start_again(&mut self);
-}
-
-impl Backend for Postgres {
-    fn name(&self) -> &'static str {
-        "postgres"
-    }
-
-    fn kill(&mut self, _: usize) {
-        self.stop_immediately();
-    }
-
-    fn start_again(&mut self) {
-        Postgres::start_again(self);
-    }
-}
-
-impl Backend for OpenSearch {
-    fn name(&self) -> &'static str {
-        "elasticsearch"
-    }
-
-    fn kill(&mut self, _: usize) {
-        OpenSearch::kill(self);
-    }
-
-    fn start_again(&mut self) {
-        OpenSearch::start_again(self);
-    }
-}
-
-impl Backend for Collector {
-    fn name(&self) -> &'static str {
-        "otlp"
-    }
-
-    fn kill(&mut self, _: usize) {
-        Collector::kill(self);
-    }
-
-    fn start_again(&mut self) {
-        Collector::start_again(self);
-    }
-}
-
-/// A fake fails in more ways than one.
-struct Faulty<S: fake_backends::Semantics>(&'static str, Arc<Fake<S>>);
-
-impl<S: fake_backends::Semantics> Backend for Faulty<S> {
-    fn name(&self) -> &'static str {
-        self.0
-    }
-
-    fn kill(&mut self, kind: usize) {
-        match kind % 4 {
-            0 => self.1.down(),
-            1 => self.1.fail(Fault::status(503)),
-            2 => self.1.fail(Fault::too_many_requests("1")),
-            _ => self.1.fail(Fault::CutAnswer),
-        }
-    }
-
-    fn start_again(&mut self) {
-        self.1.behave(Behaviour::Accept);
-    }
-}
-
-/// The requests made so far, by which the backends' deaths are timed.
-#[derive(Default)]
-struct Progress {
-    sent: AtomicUsize,
-    is_over: AtomicBool,
-}
-
-impl Progress {
-    fn wait_for(&self, sent: usize) {
-        while self.sent.load(Ordering::Relaxed) < sent && !self.is_over.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-/// Kills the backend at random moments of the run, and starts it again some hundreds of requests later.
-fn torment<B: Backend + 'static>(
-    mut backend: B,
-    progress: &Arc<Progress>,
-    seed: u64,
-) -> thread::JoinHandle<B> {
-    let progress = progress.clone();
-    thread::spawn(move || {
-        let mut random = fastrand::Rng::with_seed(seed);
-        for kill in 0..KILLS {
-            let slice = REQUESTS / (KILLS + 1);
-            progress.wait_for(kill * slice + random.usize(slice / 8..slice));
-            backend.kill(random.usize(..));
-            progress.wait_for(progress.sent.load(Ordering::Relaxed) + random.usize(100..slice / 2));
-            backend.start_again();
-            eprintln!("{}: killed and started again, {} of {KILLS}", backend.name(), kill + 1);
-        }
-        backend
-    })
-}
 
 fn prompt(number: usize, seed: u64) -> String {
     format!("oracle {number} {:016x}", fastrand::Rng::with_seed(seed ^ number as u64).u64(..))
@@ -158,7 +55,7 @@ async fn make_requests(gateway: &Running, progress: &Arc<Progress>, seed: u64) {
                 let body = json!({ "model": "demo", "stream": number % 5 == 0, "messages": messages });
                 let answer = client.send(post(&url, body.to_string(), &[])).await;
                 assert_eq!(answer.status, 200, "no exporter touches a request");
-                progress.sent.fetch_add(1, Ordering::Relaxed);
+                progress.add_one();
             }
         });
     }
@@ -189,18 +86,12 @@ async fn wait_until_delivered(gateway: &Running, plugins: &[&str]) {
     }
 }
 
-/// `msg_…` and UUIDs with hyphens as the one that they are.
-fn plain(id: &str) -> String {
-    id.trim_start_matches("msg_").replace('-', "")
-}
-
 /// What a backend holds: each record's id, and a text that has the prompt in it.
 type Held = Vec<(String, String)>;
 
 /// From a log in the log form.
 fn of_log(log: &Value) -> (String, String) {
-    let attributes = &log["attributes"];
-    (plain(attributes["id"].as_str().unwrap_or_else(|| panic!("{log}"))), attributes["request"].to_string())
+    (id_of(log), log["attributes"]["request"].to_string())
 }
 
 async fn in_postgres(database: &Database) -> Held {
@@ -269,16 +160,26 @@ async fn every_delivered_record_is_in_its_backend_once_whatever_dies_meanwhile()
         .start()
         .await;
 
-    let progress = Arc::<Progress>::default();
+    let progress = Progress::of(REQUESTS);
     let tormented = (
-        torment(postgres, &progress, seed),
-        torment(opensearch, &progress, seed ^ 1),
-        torment(collector, &progress, seed ^ 2),
-        torment(Faulty("datadog", datadog.clone()), &progress, seed ^ 3),
-        torment(Faulty("newrelic", newrelic.clone()), &progress, seed ^ 4),
+        torment(postgres, KILLS, &progress, seed),
+        torment(opensearch, KILLS, &progress, seed ^ 1),
+        torment(collector, KILLS, &progress, seed ^ 2),
+        torment(
+            Faulty { name: "datadog", fake: datadog.clone(), failures: FAILURES },
+            KILLS,
+            &progress,
+            seed ^ 3,
+        ),
+        torment(
+            Faulty { name: "newrelic", fake: newrelic.clone(), failures: FAILURES },
+            KILLS,
+            &progress,
+            seed ^ 4,
+        ),
     );
     make_requests(&gateway, &progress, seed).await;
-    progress.is_over.store(true, Ordering::Relaxed);
+    progress.end();
     let (postgres, opensearch, collector) = tokio::task::spawn_blocking(move || {
         let (postgres, opensearch, collector, datadog, newrelic) = tormented;
         datadog.join().unwrap();

@@ -27,6 +27,16 @@ fn statuses(got: &Value) -> Vec<u64> {
 }
 
 #[test]
+fn an_id_that_was_taken_is_still_a_conflict() {
+    let fake = Elasticsearch::start();
+    create(&fake, &["a", "b"]);
+    assert_eq!(fake.take_ids(), ["a", "b"]);
+    assert!(fake.requests().is_empty());
+    assert_eq!(statuses(&create(&fake, &["b", "c"])), [409, 201]);
+    assert_eq!(fake.take_ids(), ["c"]);
+}
+
+#[test]
 fn a_second_create_is_a_conflict_and_an_index_replaces() {
     let fake = Elasticsearch::start();
     let first = create(&fake, &["a", "b"]);

@@ -65,6 +65,14 @@ fn a_cut_answer_ends_in_its_middle_and_the_record_is_kept() {
 }
 
 #[test]
+fn what_is_taken_is_held_no_longer() {
+    let fake = NewRelic::start();
+    log(&fake).send();
+    assert_eq!(fake.take_ids(), ["a"]);
+    assert!(fake.stored_ids().is_empty() && fake.requests().is_empty());
+}
+
+#[test]
 fn a_slow_fake_answers_after_its_time() {
     let fake = NewRelic::start();
     let pause = Duration::from_millis(20);

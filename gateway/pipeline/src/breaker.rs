@@ -93,6 +93,14 @@ impl Breaker {
         }
     }
 
+    /// The next probe may be made now, and further ones as after the first failure.
+    pub(crate) fn end_cool_down(&mut self, now: Instant) {
+        self.cool_down = self.settings.cool_down;
+        if let State::Open { until } = &mut self.state {
+            *until = now.min(*until);
+        }
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.state == State::Closed
     }

@@ -1,5 +1,7 @@
 //! What is to be done about a step of a pipeline, after it.
 
+use std::time::Duration;
+
 use crate::books::{DropReason, RejectReason};
 
 /// What is to be done about a step, once no lock is held.
@@ -68,6 +70,10 @@ pub enum Notice {
     CallFailed {
         /// The call's error.
         message: String,
+        /// How long the backend asked to be left alone, as far as that is granted.
+        pause: Option<Duration>,
+        /// Whether it was a probe of an open breaker.
+        is_probe: bool,
     },
     /// The breaker has opened.
     BreakerOpened {

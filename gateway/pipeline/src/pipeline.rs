@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use crate::{
     batch::BatchId,
     books::{Books, DropReason, Snapshot},
-    breaker::{Breaker, BreakerState},
+    breaker::{Breaker, BreakerState, Permit},
     effects::{Cause, Effects},
     policy::Policy,
     rate::Rate,
@@ -112,17 +112,33 @@ impl<T: Clone> Pipeline<T> {
         self.policy.workers + 2 * (3 + 1) + 1
     }
 
+    /// Before when no call is made, because the breaker is open or the exporter pauses.
+    #[must_use]
+    pub fn no_call_before(&self, now: Instant) -> Option<Instant> {
+        let open = match self.breaker.permit(now) {
+            Permit::Until(until) => Some(until),
+            Permit::Granted | Permit::Probe | Permit::UnderProbe => None,
+        };
+        open.max(self.paused_until).filter(|until| *until > now)
+    }
+
     /// State of the circuit breaker.
     #[must_use]
     pub fn breaker(&self) -> BreakerState {
         self.breaker.state()
     }
 
-    /// Nothing more comes; what waits is sent without waiting for more. What is admitted afterwards is dropped
-    /// (`shutdown`).
-    pub fn close(&mut self) -> Effects<T> {
-        self.is_closed = true;
+    /// Nothing more comes; what waits is sent without waiting for more. Pauses and cool-downs end, since there may be no
+    /// time for what comes after them: the backend is asked at once whether it takes records again. What is admitted
+    /// afterwards is dropped (`shutdown`).
+    pub fn close(&mut self, now: Instant) -> Effects<T> {
         let mut effects = Effects { wake: true, ..Effects::default() };
+        if std::mem::replace(&mut self.is_closed, true) {
+            return effects;
+        }
+        self.paused_until = None;
+        self.breaker.end_cool_down(now);
+        self.waiting.make_due(now);
         self.end_refusals(&mut effects);
         effects.tell_losses();
         effects

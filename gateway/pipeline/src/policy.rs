@@ -89,7 +89,8 @@ impl Policy {
 }
 
 impl BatchLimits {
-    /// A batch never asks for more than the queue can hold: it would never be full, only late.
+    /// A batch asks for no more than half of what the queue can hold: one that waits for more would wait while records
+    /// are dropped, and the other half fills while the first is sent.
     fn of(plugin: &Description, settings: BatchSettings, capacity: Capacity) -> Self {
         let (defaults, limits) = (&plugin.batch, &plugin.limits);
         let records = settings.max_records.unwrap_or(defaults.max_records as usize);
@@ -97,9 +98,9 @@ impl BatchLimits {
         Self {
             max_records: records
                 .min(limits.max_records.map_or(usize::MAX, |records| records as usize))
-                .min(capacity.records)
+                .min(capacity.records / 2)
                 .max(1),
-            max_bytes: bytes.min(limits.max_bytes.unwrap_or(u64::MAX)).min(capacity.bytes),
+            max_bytes: bytes.min(limits.max_bytes.unwrap_or(u64::MAX)).min(capacity.bytes / 2),
             max_delay: settings.max_delay.unwrap_or(defaults.max_delay),
         }
     }
@@ -196,10 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_asks_for_no_more_than_the_queue_can_hold() {
+    fn a_batch_asks_for_no_more_than_half_of_what_the_queue_can_hold() {
         let small = Settings { capacity: Capacity { records: 7, bytes: 300 }, ..settings() };
         let (records, bytes, _) = batch(HardLimits::default(), small);
-        assert_eq!((records, bytes), (7, 300));
+        assert_eq!((records, bytes), (3, 150));
     }
 
     #[test]

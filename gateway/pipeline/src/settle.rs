@@ -343,7 +343,8 @@ impl<T: Clone> Pipeline<T> {
         effects.notices.push(if change == Change::Opened || why == Some(Opened::SetUp) {
             Notice::BreakerOpened { why: why.unwrap_or(Opened::Failures), message }
         } else {
-            Notice::CallFailed { message }
+            let pause = outcome.retry_after.map(|asked| self.policy.retry.pause(asked));
+            Notice::CallFailed { message, pause, is_probe: self.probe == Some(id) }
         });
     }
 

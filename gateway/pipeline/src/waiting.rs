@@ -312,6 +312,20 @@ impl<T> Waiting<T> {
         self.take_parked(seq)
     }
 
+    /// Nobody has to wait for a time any more.
+    pub(crate) fn make_due(&mut self, now: Instant) {
+        for group in &mut self.again {
+            group.due = group.due.min(now);
+        }
+        self.due.clear();
+        self.due_alone.clear();
+        for (seq, entry) in &mut self.parked {
+            entry.due = entry.due.min(now);
+            let queue = if entry.alone { &mut self.due_alone } else { &mut self.due };
+            queue.insert((entry.due, *seq));
+        }
+    }
+
     /// Those that were refused, out of their places.
     pub(crate) fn take_refused(&mut self) -> Vec<Entry<T>> {
         let refused: Vec<u64> =

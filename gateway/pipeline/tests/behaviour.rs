@@ -245,7 +245,7 @@ fn a_refused_record_that_nothing_comes_after_is_rejected_at_the_end() {
     scene.admit([0, 1]);
     let reject = |_: &[Item], _: Duration| quick(Outcome::of(status::REJECT, "400"));
     scene.run(3 * SECOND, reject);
-    let effects = scene.pipeline.close();
+    let effects = scene.pipeline.close(scene.now);
     scene.act(effects);
     assert_eq!(scene.lost(REJECTED), [0, 1]);
     assert!(matches!(scene.pipeline.next(scene.now), Next::Closed));
@@ -258,7 +258,7 @@ fn at_the_end_a_refused_record_is_tried_once_more_where_the_backend_takes_others
         scene.admit(0..60);
         scene.run(10 * SECOND, |_, _| quick(Outcome::of(status::REJECT, "404")));
         assert_eq!(scene.given_up.len(), 0);
-        let effects = scene.pipeline.close();
+        let effects = scene.pipeline.close(scene.now);
         scene.act(effects);
         scene.run(300 * SECOND, |items, _| match items {
             [(0..3, _)] if still_refused => quick(Outcome::of(status::REJECT, "400")),
@@ -431,4 +431,24 @@ fn an_outcome_that_comes_after_everything_was_abandoned_changes_nothing() {
     scene.admit([4]);
     assert_eq!(scene.lost(Cause::Dropped(DropReason::Shutdown)).len(), 5);
     assert!(matches!(scene.pipeline.next(scene.now), Next::Closed));
+}
+
+#[test]
+fn at_the_end_a_backend_that_is_back_is_found_without_waiting_for_a_pause_or_a_cool_down() {
+    for outcome in [
+        Outcome::of(status::UNAUTHORIZED, "401"),
+        Outcome { retry_after: Some(300 * SECOND), ..Outcome::of(status::RETRY, "429") },
+        Outcome::of(status::REJECT, "404"),
+    ] {
+        let mut scene = Scene::new(policy());
+        scene.admit(0..50);
+        scene.run(200 * SECOND, |_, _| quick(outcome.clone()));
+        let effects = scene.pipeline.close(scene.now);
+        scene.act(effects);
+        let closed = scene.now;
+        scene.run(SECOND, |_, _| ok());
+        assert_eq!(scene.delivered.len(), 50, "{outcome:?}");
+        assert!(scene.now - closed < SECOND, "{outcome:?}");
+        assert!(matches!(scene.pipeline.next(scene.now), Next::Closed));
+    }
 }

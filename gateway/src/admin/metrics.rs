@@ -333,7 +333,7 @@ fn observe_gauges(meter: &Meter, view: &View) {
     gauge("magicapi_exporter_queue_capacity_bytes", "Bytes that may wait or be in flight", |row| {
         row.capacity_bytes
     });
-    gauge("magicapi_exporter_in_flight_records", "Records being sent or waiting for a retry", |row| {
+    gauge("magicapi_exporter_in_flight_records", "Records in batches that are being sent", |row| {
         row.snapshot.books.in_flight
     });
     gauge(

@@ -69,6 +69,7 @@ fn plugin(exporter: &Exporter) -> Value {
         "books": books(exporter),
         "dead_letter": exporter.dead_letters().map(dead_letter),
         "breaker": exporter.breaker_state(),
+        "next_call_in_seconds": exporter.waits_for().map(|wait| wait.as_secs_f64()),
         "last_error": exporter.last_error(),
     })
 }

@@ -86,7 +86,7 @@ impl Exporter {
 
     /// Nothing more is submitted.
     pub(crate) fn close(&self) {
-        let effects = self.lock().close();
+        let effects = self.lock().close(now());
         self.act(effects);
     }
 
@@ -146,6 +146,12 @@ impl Exporter {
 
     pub(crate) fn breaker_state(&self) -> BreakerState {
         self.lock().breaker()
+    }
+
+    /// How long no call is made, because the breaker is open or the exporter pauses.
+    pub(crate) fn waits_for(&self) -> Option<Duration> {
+        let now = now();
+        self.lock().no_call_before(now).map(|until| until - now)
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {
@@ -213,7 +219,7 @@ impl Exporter {
     }
 
     fn remember_error(&self, notice: &Notice) {
-        let (Notice::CallFailed { message }
+        let (Notice::CallFailed { message, .. }
         | Notice::BreakerOpened { message, .. }
         | Notice::Refused { message }
         | Notice::Rejected { message, .. }) = notice

@@ -42,9 +42,24 @@ impl Notices {
     pub(super) fn tell(&self, notice: &Notice, kind: &'static str) {
         let plugin = &*self.plugin;
         match notice {
-            Notice::CallFailed { message } => {
+            Notice::CallFailed { message, pause, is_probe } => {
                 if let Some(suppressed) = due(&self.failures, 1) {
-                    warn!(plugin, kind, suppressed, "an export failed and will be retried: {message}");
+                    match pause {
+                        Some(pause) => warn!(
+                            plugin,
+                            kind, suppressed, "the backend asks to be left alone for {pause:?}: {message}"
+                        ),
+                        None if *is_probe => warn!(
+                            plugin,
+                            kind, suppressed, "a probe failed too; circuit breaker still open: {message}"
+                        ),
+                        None => {
+                            warn!(
+                                plugin,
+                                kind, suppressed, "an export failed and will be retried: {message}"
+                            );
+                        }
+                    }
                 }
             }
             Notice::BreakerOpened { why, message } => self.breaker_opened(*why, kind, message),
@@ -80,7 +95,8 @@ impl Notices {
                 plugin,
                 kind,
                 "the backend refuses every record, so the set-up is at fault, not the records: check the address and \
-                 the settings; circuit breaker open, the records wait: {message}"
+                 the settings; circuit breaker open; the records wait, and only those that are tried now and then are \
+                 given up in time (`retry.max_elapsed`): {message}"
             ),
             Opened::Failures => {
                 warn!(plugin, kind, "circuit breaker open after failed exports, the last one: {message}");

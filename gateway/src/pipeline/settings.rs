@@ -28,6 +28,9 @@ pub(super) fn exporter(
     Exporter::new(plugin, content, policy, entry.call_timeout, observer, sink)
 }
 
+/// Bytes of dead letters that may wait for the disk whatever the queue's size is.
+const LEAST_PENDING_BYTES: u64 = 4 << 20;
+
 /// The entry's dead letters, if it wants any.
 pub(super) fn dead_letters(entry: &config::Plugin) -> OutcomeSink {
     let Some(path) = &entry.dead_letter else { return OutcomeSink::None };
@@ -35,8 +38,9 @@ pub(super) fn dead_letters(entry: &config::Plugin) -> OutcomeSink {
         path: path.clone(),
         max_bytes: entry.dead_letter_max_bytes.bytes(),
         keep: entry.dead_letter_keep,
-        // What waits for the disk is bounded as what waits for the backend is.
-        pending_bytes: entry.queue.max_bytes.bytes(),
+        // What waits for the disk is bounded as what waits for the backend is; but a queue that is too small for its records
+        // is a reason for letters.
+        pending_bytes: entry.queue.max_bytes.bytes().max(LEAST_PENDING_BYTES),
     };
     match DeadLetters::start(&entry.name.as_str().into(), &settings) {
         Ok(letters) => OutcomeSink::DeadLetters(letters),

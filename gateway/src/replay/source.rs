@@ -41,7 +41,8 @@ pub(crate) enum Content {
     Letter(Box<DeadLetter>),
     /// Why it cannot be read.
     Unreadable(String),
-    /// The last line, which ends in the middle: it is being written, or was when the power failed.
+    /// The last line, which ends in the middle: it is being written, or was when the power failed. Or what is left of a
+    /// compressed file that is damaged here.
     Torn,
 }
 
@@ -64,33 +65,47 @@ impl Source {
         } else {
             Box::new(bytes)
         };
-        Ok(Lines { reader, number: 0 })
+        Ok(Lines { reader, is_compressed, number: 0, is_over: false })
     }
 }
 
 /// The lines of a file, empty ones left out.
 pub(crate) struct Lines<'a> {
     reader: Box<dyn BufRead + 'a>,
+    is_compressed: bool,
     number: u64,
+    is_over: bool,
+}
+
+impl Lines<'_> {
+    /// What a failure to read comes to: the disk's is an error, that of a decoder is the end of what can be read.
+    fn failed(&mut self, error: io::Error) -> io::Result<Line> {
+        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        self.is_over = true;
+        if self.is_compressed && matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof) {
+            return Ok(Line { number: self.number + 1, content: Content::Torn });
+        }
+        Err(error)
+    }
 }
 
 impl Iterator for Lines<'_> {
     type Item = io::Result<Line>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
+        while !self.is_over {
             let mut bytes = Vec::new();
             match self.reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes) {
                 Ok(0) => return None,
                 Ok(_) => {}
-                Err(error) => return Some(Err(error)),
+                Err(error) => return Some(self.failed(error)),
             }
             self.number += 1;
             let is_whole = bytes.ends_with(b"\n");
             let content = if !is_whole && bytes.len() as u64 == MAX_LINE {
                 match self.reader.skip_until(b'\n') {
                     Ok(_) => Content::Unreadable(format!("it is longer than {MAX_LINE} bytes")),
-                    Err(error) => return Some(Err(error)),
+                    Err(error) => return Some(self.failed(error)),
                 }
             } else if bytes.trim_ascii().is_empty() {
                 continue;
@@ -99,6 +114,7 @@ impl Iterator for Lines<'_> {
             };
             return Some(Ok(Line { number: self.number, content }));
         }
+        None
     }
 }
 
@@ -166,5 +182,15 @@ mod tests {
         let path = folder.path().join("x.jsonl.gz");
         fs::write(&path, encoder.finish().unwrap()).unwrap();
         assert_eq!(Source::open(&path).unwrap().lines().unwrap().count(), 3);
+        // Cut anywhere behind its head, it is a torn file and no reason to send nothing.
+        let whole = fs::read(&path).unwrap();
+        for length in [whole.len() / 2, whole.len() - 12, whole.len() - 1] {
+            fs::write(&path, &whole[..length]).unwrap();
+            let source = Source::open(&path).unwrap();
+            let lines: Vec<Line> = source.lines().unwrap().map(Result::unwrap).collect();
+            let (last, before) = lines.split_last().unwrap();
+            assert!(matches!(last.content, Content::Torn), "{length}");
+            assert!(before.iter().all(|line| matches!(line.content, Content::Letter(_))), "{length}");
+        }
     }
 }

@@ -229,6 +229,16 @@ impl Calls {
         }
     }
 
+    /// Pauses and cool-downs end.
+    pub fn close(&mut self, policy: &Policy, now: Instant) {
+        self.cool_down = policy.breaker.cool_down;
+        self.open_until = self.open_until.min(now);
+        // Longer ago than the clock ever jumps back.
+        let over = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
+        self.paused_at_least = self.paused_at_least.min(over);
+        self.paused_at_most = self.paused_at_most.min(over);
+    }
+
     fn is_permitted(&self, breaker: BreakerState, policy: &Policy, now: Instant) -> bool {
         let is_limited = policy.rate.records_per_second.or(policy.rate.requests_per_second).is_some();
         let is_open = match breaker {

@@ -275,8 +275,11 @@ impl World {
 
     fn close(&mut self) {
         self.tell(|| "close".into());
-        self.ledger.is_closed = true;
-        let effects = self.pipeline.close();
+        if !std::mem::replace(&mut self.ledger.is_closed, true) {
+            self.ledger.records.values_mut().for_each(|record| record.not_before = None);
+            self.calls.close(&self.policy, self.now);
+        }
+        let effects = self.pipeline.close(self.now);
         Fates::default().check_ended_refusals(&mut self.ledger, &effects, 0);
         self.told_of_losses(&effects);
         assert!(effects.wake);

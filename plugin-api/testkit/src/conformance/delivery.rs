@@ -64,7 +64,7 @@ impl Delivery {
 
     /// Nothing more comes.
     pub(super) fn close(&mut self, books: &mut Books) {
-        books.enter(self.pipeline.close());
+        books.enter(self.pipeline.close(self.clock.now()));
     }
 
     /// Makes calls until nothing waits.

@@ -49,6 +49,9 @@ pub struct Client {
     secrets: Vec<Secret>,
 }
 
+/// So much is read of an answer. That of a bulk request with an error for each of 10,000 documents is smaller.
+const LARGEST_ANSWER: usize = 16 << 20;
+
 /// An idle connection is closed before the usual 60 s of load balancers are over.
 const IDLE: Duration = Duration::from_secs(50);
 
@@ -162,7 +165,8 @@ impl Request<'_> {
     /// Sends it and reads the whole answer, whatever its status.
     ///
     /// # Errors
-    /// A retry, when there is no answer: no connection, no TLS, no time left, an answer that breaks off.
+    /// A retry, when there is no answer: no connection, no TLS, no time left, an answer that breaks off, or one of more
+    /// than 16 MiB.
     pub async fn send(self) -> Result<Answer, ExportError> {
         self.try_send().await.map_err(|failure| failure.error)
     }
@@ -178,9 +182,17 @@ impl Request<'_> {
             let text = format!("{target}: {}", client.redact(causes(&error.without_url())));
             NoAnswer { error: ExportError::retry(text), may_have_arrived }
         };
-        let answer = builder.send().await.map_err(failed)?;
+        let mut answer = builder.send().await.map_err(failed)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        let body = answer.bytes().await.map_err(failed)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > LARGEST_ANSWER {
+                let text = format!("{target} answered {status} with more than {LARGEST_ANSWER} bytes");
+                return Err(NoAnswer { error: ExportError::retry(text), may_have_arrived: true });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let body = Bytes::from(body);
         let excerpt = client.redact(answer::excerpt(&body));
         Ok(Answer { target, status, headers, body, excerpt })
     }

@@ -135,3 +135,24 @@ fn a_url_is_checked_and_its_password_stays_where_it_is() {
     assert_eq!(shown(&url("url", "https://u:p@host:9/a/").unwrap()), "https://host:9/a/");
     assert_eq!(join(&url("url", "https://host/a/").unwrap(), "b").path(), "/a/b");
 }
+
+#[test]
+fn an_answer_without_end_is_given_up_at_a_size_and_not_when_memory_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+    let flood = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        let piece = [b'x'; 64 << 10];
+        let mut sent = 0;
+        while sent < 1 << 30 && stream.write_all(&piece).is_ok() {
+            sent += piece.len();
+        }
+        sent
+    });
+    let failure = run(client().post(url).body(Body::plain("x")).try_send()).unwrap_err();
+    assert!(failure.may_have_arrived);
+    assert!(failure.error.to_string().contains("200 OK with more than 16777216 bytes"), "{}", failure.error);
+    assert!(flood.join().unwrap() < LARGEST_ANSWER * 2);
+}

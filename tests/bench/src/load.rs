@@ -266,9 +266,9 @@ impl Connection {
         open: impl Fn() -> Result<Self, Error> + Sync,
     ) -> Result<Vec<Self>, Error> {
         // An error of this program cannot be sent between threads; its text can.
-        let open = || open().map_err(|error| error.to_string());
+        let open = &|| open().map_err(|error| error.to_string());
         thread::scope(|scope| {
-            let opening: Vec<_> = (0..count).map(|_| scope.spawn(&open)).collect();
+            let opening: Vec<_> = (0..count).map(|_| scope.spawn(open)).collect();
             let panicked = |_| Err("a client panicked".to_owned());
             let opened = opening.into_iter().map(|thread| thread.join().unwrap_or_else(panicked));
             opened.map(|connection| connection.map_err(Error::from)).collect()

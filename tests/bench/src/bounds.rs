@@ -53,6 +53,13 @@ pub(crate) struct Bounded {
     pub(crate) resident: u64,
 }
 
+impl Bounded {
+    /// Whether the load came so far in its time that the figure says something.
+    pub(crate) fn is_full(&self) -> bool {
+        self.in_flight >= IN_FLIGHT - 2 * MIB && self.queued >= SINKS * (QUEUE - 2 * MIB)
+    }
+}
+
 impl Load {
     const ALL: [Self; 3] = [Self::Answers, Self::Streams, Self::OneByteChunks];
 

@@ -227,6 +227,7 @@ impl Connection {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream, reply: Reply::default(), whole: true, buffer: vec![0; 16 * 1024] })
     }
 

@@ -229,7 +229,11 @@ impl Report {
                 number(Some(mebibytes(BOUNDS)), 0),
                 number(Some(mebibytes(bounded.in_flight)), 0),
                 number(Some(mebibytes(bounded.queued)), 0),
-                at_most(Some(resident), goal, 0),
+                if bounded.is_full() {
+                    at_most(Some(resident), goal, 0)
+                } else {
+                    format!("{}, BUT NOT ALL WAS FULL", at_most(Some(resident), goal, 0))
+                },
             ]
         };
         self.bounded.iter().map(row).collect()

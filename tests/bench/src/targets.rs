@@ -197,7 +197,9 @@ impl Running {
                 gateway(binaries, upstream.address, folder, "", &[one, two, three, HANGING])
             }
             Kind::Dead => {
-                let telemetry = format!("[telemetry.capture]\nmax_in_flight_bytes = \"{IN_FLIGHT} B\"\n");
+                let telemetry = format!(
+                    "[telemetry.capture]\nmax_body_bytes = \"4 MiB\"\nmax_in_flight_bytes = \"{IN_FLIGHT} B\"\n"
+                );
                 let keys = format!("queue = {{ max_records = 1000000, max_bytes = \"{QUEUE} B\" }}\n");
                 let names: Vec<String> = (1..=SINKS).map(|number| format!("dead-{number}")).collect();
                 let dead = |name| Plugin { name, keys: &keys, ..HANGING };

@@ -1,15 +1,17 @@
 # make demo       build everything and show the main job end to end (LLM=real: with a real LLM;
 #                 EXPORTERS=postgres,elasticsearch: into real servers too)
 # make test       install what the tests need, then formatting, lints, docs and every test
+# make test-all   make test, then what takes long: a soak of 200,000 requests through the release build (SOAK_REQUESTS=…)
 # make bench      measure against nginx (QUICK=1: half a minute)
 # make build      the gateway in target/release and its plugins in target/plugin, optimized
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test setup lint docs check-tests bench clean
+.PHONY: help build demo test test-all setup lint docs check-tests soak bench clean
 
 export CARGO_TERM_COLOR ?= auto
 
+BUILT := $(abspath $(or $(CARGO_TARGET_DIR),target))
 PLUGINS := console datadog elasticsearch file newrelic otlp postgres prometheus
 
 help:
@@ -38,6 +40,13 @@ check-tests:
 	@tests/run.sh
 
 test: setup lint docs check-tests
+
+test-all: test soak
+
+# In make test it makes 5,000 requests of a debug build.
+soak: setup build
+	MAGICAPI_BUILD=$(BUILT)/release:$(BUILT)/plugin SOAK_REQUESTS=$${SOAK_REQUESTS:-200000} RUST_BACKTRACE=0 \
+		cargo test --locked -p end-to-end --test it soak -- --nocapture
 
 bench:
 	@tests/bench/run.sh $(if $(QUICK),--quick) $(BENCH_ARGS)

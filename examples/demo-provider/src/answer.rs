@@ -231,7 +231,9 @@ const FAST_WORDS: usize = 30;
 fn text(behaviour: Behaviour, prompt: &Prompt) -> Vec<Piece> {
     match behaviour {
         Behaviour::Big(size) => big(size),
-        Behaviour::Words(count) => (1..=count).map(|number| Piece::once(format!("word{number} "))).collect(),
+        Behaviour::Words(count) | Behaviour::StallAfter(count) => {
+            (1..=count).map(|number| Piece::once(format!("word{number} "))).collect()
+        }
         Behaviour::ToolCall => {
             ["{\"city\": ", "\"Paris\", ", "\"unit\": ", "\"celsius\"}"].map(Piece::once).to_vec()
         }

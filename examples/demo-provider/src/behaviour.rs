@@ -22,6 +22,8 @@ pub enum Behaviour {
     Stall,
     /// Headers and some chunks (or half of the body), then nothing more.
     StallMid,
+    /// The same with an answer of so many words: a stream stalls after as many chunks.
+    StallAfter(u64),
     /// Headers and some chunks (or half of the body), then the connection is cut.
     Cut,
     /// A stream that ends with an error event after its 200; a plain request gets a 500.
@@ -49,7 +51,7 @@ pub const MODELS: &[(&str, &str)] = &[
     ("demo-fail-500", "status 500; any status from 400 to 599 works"),
     ("demo-fail-429", "status 429 with retry-after"),
     ("demo-stall", "never answers"),
-    ("demo-stall-mid", "begins to answer, then stalls"),
+    ("demo-stall-mid", "begins to answer, then stalls; demo-stall-mid:500 after 500 chunks"),
     ("demo-cut", "begins to answer, then cuts the connection"),
     ("demo-error-event", "a stream that ends in an error event"),
     ("demo-slow-headers:2s", "headers take 2 seconds"),
@@ -70,10 +72,11 @@ pub fn parse(model: &str) -> Option<Behaviour> {
     Some(match (name, value) {
         ("fast", None) => Behaviour::Fast(Duration::ZERO),
         ("fast", Some(pause)) => Behaviour::Fast(humantime::parse_duration(pause).ok()?),
-        ("words", Some(count)) => Behaviour::Words(count.parse().ok().filter(|count| *count <= MAX_WORDS)?),
+        ("words", Some(count)) => Behaviour::Words(words(count)?),
         ("big", Some(size)) => Behaviour::Big(size.parse::<ByteSize>().ok()?.as_u64()),
         ("stall", None) => Behaviour::Stall,
         ("stall-mid", None) => Behaviour::StallMid,
+        ("stall-mid", Some(count)) => Behaviour::StallAfter(words(count)?),
         ("cut", None) => Behaviour::Cut,
         ("error-event", None) => Behaviour::ErrorEvent,
         ("slow-headers", None) => Behaviour::SlowHeaders(Duration::from_secs(2)),
@@ -84,6 +87,10 @@ pub fn parse(model: &str) -> Option<Behaviour> {
         ("garbage", None) => Behaviour::Garbage,
         _ => return None,
     })
+}
+
+fn words(count: &str) -> Option<u64> {
+    count.parse().ok().filter(|count| *count <= MAX_WORDS)
 }
 
 fn failure(status: u16) -> Option<StatusCode> {
@@ -113,6 +120,7 @@ mod tests {
         check("demo-fast", Some(Behaviour::Fast(Duration::ZERO)));
         check("demo-fast:2ms", Some(Behaviour::Fast(Duration::from_millis(2))));
         check("demo-words:3", Some(Behaviour::Words(3)));
+        check("demo-stall-mid:3", Some(Behaviour::StallAfter(3)));
         check("demo-big:50MiB", Some(Behaviour::Big(50 << 20)));
         check("demo-big:1000", Some(Behaviour::Big(1000)));
         check("demo-fail-429", Some(Behaviour::Fail(StatusCode::TOO_MANY_REQUESTS)));

@@ -115,7 +115,7 @@ impl Provider {
         let mut end = None;
         match behaviour {
             Behaviour::Cut => end = Some(Step::Cut),
-            Behaviour::StallMid => end = Some(Step::Stall),
+            Behaviour::StallMid | Behaviour::StallAfter(_) => end = Some(Step::Stall),
             Behaviour::ErrorEvent => {
                 events.truncate(EVENTS_BEFORE_ERROR);
                 let error = ApiError::asked_for(StatusCode::INTERNAL_SERVER_ERROR);
@@ -128,7 +128,11 @@ impl Provider {
             _ => {}
         }
         if end.is_some() {
-            events.truncate(events.len() / 2);
+            let count = match behaviour {
+                Behaviour::StallAfter(count) => usize::try_from(count).unwrap_or(usize::MAX),
+                _ => events.len() / 2,
+            };
+            events.truncate(count);
         }
         let mut steps = paced(events, self.options.chunk_delay);
         if let Some(end) = end {
@@ -222,7 +226,7 @@ fn plain(behaviour: Behaviour, runs: Vec<Run>) -> Answered {
     let script = match behaviour {
         Behaviour::ErrorEvent => return Err(ApiError::asked_for(StatusCode::INTERNAL_SERVER_ERROR)),
         Behaviour::Cut => Script::half_then(&joined(&runs), Step::Cut),
-        Behaviour::StallMid => Script::half_then(&joined(&runs), Step::Stall),
+        Behaviour::StallMid | Behaviour::StallAfter(_) => Script::half_then(&joined(&runs), Step::Stall),
         Behaviour::Garbage => Script::plain([Run::once("{\"choices\": [\u{0}")]),
         Behaviour::Gzip => {
             let mut response = typed(StatusCode::OK, JSON, Script::plain(gzip_each(vec![runs]).concat()));

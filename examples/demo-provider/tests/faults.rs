@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::Write as _, net::SocketAddr, time::Duration};
 
 use demo_provider::{Options, serve};
 use tokio::{
@@ -77,6 +77,34 @@ async fn a_cut_answer_is_shorter_than_announced() {
     assert_eq!(body(&whole).len(), announced(&whole));
     let cut = ask(provider.address, "demo-cut", false).await;
     assert_eq!(body(&cut).len(), announced(&cut) / 2);
+}
+
+#[tokio::test]
+async fn a_stream_stalls_after_as_many_chunks_as_were_asked_for() {
+    let provider = start(None).await;
+    let mut connection = send(provider.address, "demo-stall-mid:3", true).await;
+    let mut text = Vec::new();
+    let ended = timeout(Duration::from_millis(200), connection.read_to_end(&mut text)).await;
+    assert!(ended.is_err(), "the stream ended: {text:?}");
+    assert_eq!(String::from_utf8(text).expect("UTF-8").matches("data: {").count(), 3);
+}
+
+#[tokio::test]
+async fn a_compressed_request_is_read() {
+    let provider = start(None).await;
+    let body = br#"{"model":"demo","messages":[{"role":"user","content":"squeezed"}]}"#;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let body = encoder.write_all(body).and_then(|()| encoder.finish()).expect("gzip");
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: demo\r\nconnection: close\r\ncontent-encoding: gzip\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut connection = TcpStream::connect(provider.address).await.expect("a connection");
+    connection.write_all(&[head.as_bytes(), &body].concat()).await.expect("sent");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("You said: squeezed"), "{answer}");
 }
 
 #[tokio::test]

@@ -33,8 +33,25 @@ pub(crate) fn request(address: SocketAddr, model: &str, stream: bool) -> Vec<u8>
     (head + &body).into_bytes()
 }
 
+/// The same with every byte of its body in a chunk of its own, and so much more in it.
+pub(crate) fn request_in_chunks(address: SocketAddr, more: usize) -> Vec<u8> {
+    let whole = String::from_utf8_lossy(&request(address, "demo-fast", false)).into_owned();
+    let (head, body) = whole.split_once("\r\n\r\n").unwrap_or_default();
+    let head = head.replace(&format!("content-length: {BODY_BYTES}"), "transfer-encoding: chunked");
+    let mut bytes = format!("{head}\r\n\r\n").into_bytes();
+    for byte in std::iter::repeat_n(b' ', more).chain(body.bytes()) {
+        bytes.extend([b'1', b'\r', b'\n', byte, b'\r', b'\n']);
+    }
+    bytes.extend(b"0\r\n\r\n");
+    bytes
+}
+
 /// GET of some JSON.
 pub(crate) fn get_json(address: SocketAddr, path: &str) -> Result<serde_json::Value, Error> {
+    Ok(serde_json::from_str(&get(address, path)?)?)
+}
+
+pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String, Error> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     // To HTTP/1.0 there is no answer in chunks.
@@ -42,7 +59,7 @@ pub(crate) fn get_json(address: SocketAddr, path: &str) -> Result<serde_json::Va
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (_, body) = answer.split_once("\r\n\r\n").ok_or("an answer without a head")?;
-    Ok(serde_json::from_str(body)?)
+    Ok(body.to_owned())
 }
 
 /// Connections that send the next request as soon as the answer has come.
@@ -210,6 +227,7 @@ impl Connection {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream, reply: Reply::default(), whole: true, buffer: vec![0; 16 * 1024] })
     }
 
@@ -225,6 +243,37 @@ impl Connection {
             self.read()?;
         }
         Ok(())
+    }
+
+    /// Reads until so many events of a stream have come.
+    pub(crate) fn read_events(&mut self, count: u64) -> Result<(), Error> {
+        while self.reply.lines < 2 * count && !self.whole {
+            self.read()?;
+        }
+        Ok(())
+    }
+
+    /// Reads until so many bytes of the body have come.
+    pub(crate) fn read_bytes(&mut self, count: u64) -> Result<(), Error> {
+        while self.reply.body < count && !self.whole {
+            self.read()?;
+        }
+        Ok(())
+    }
+
+    /// So many at the same time, each by a thread of its own.
+    pub(crate) fn together(
+        count: usize,
+        open: impl Fn() -> Result<Self, Error> + Sync,
+    ) -> Result<Vec<Self>, Error> {
+        // An error of this program cannot be sent between threads; its text can.
+        let open = &|| open().map_err(|error| error.to_string());
+        thread::scope(|scope| {
+            let opening: Vec<_> = (0..count).map(|_| scope.spawn(open)).collect();
+            let panicked = |_| Err("a client panicked".to_owned());
+            let opened = opening.into_iter().map(|thread| thread.join().unwrap_or_else(panicked));
+            opened.map(|connection| connection.map_err(Error::from)).collect()
+        })
     }
 
     pub(crate) fn read_rest(&mut self) -> Result<(), Error> {
@@ -247,6 +296,16 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_in_chunks_has_a_byte_in_each() {
+        let request = request_in_chunks(SocketAddr::from(([127, 0, 0, 1], 80)), 2);
+        let text = String::from_utf8(request).expect("UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains("transfer-encoding: chunked") && !head.contains("content-length"), "{head}");
+        assert!(body.starts_with("1\r\n \r\n1\r\n \r\n1\r\n{\r\n") && body.ends_with("\r\n0\r\n\r\n"));
+        assert_eq!(body.len(), 6 * (BODY_BYTES + 2) + 5);
+    }
 
     #[test]
     fn a_request_has_a_body_of_1_kilobyte_of_json() {

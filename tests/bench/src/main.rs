@@ -12,6 +12,7 @@
 //! | `reply` | reads one HTTP/1.1 answer |
 //! | `rounds` | the order of measurements |
 //! | `memory` | bytes kept per idle connection and per open stream |
+//! | `bounds` | resident memory with every sink dead and all that is bounded full |
 //! | `exporters` | what each exporter costs against a local backend, and how large it is |
 //! | `in_process` | figures that need the gateway's library instead of its binary |
 //! | `instance` | a plugin behind the gateway's loader alone: the boundary, an exporter |
@@ -19,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod exporters;
 mod in_process;
 mod instance;
@@ -63,6 +65,9 @@ struct Arguments {
     /// Measures the exporters against their backends, and nothing else.
     #[arg(long)]
     exporters: bool,
+    /// Measures what is kept in memory, and nothing else.
+    #[arg(long, conflicts_with = "exporters")]
+    memory: bool,
     /// Writes every figure of every round to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -88,13 +93,18 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     pace.window = arguments.window.unwrap_or(pace.window);
     pace.chunk_delay = arguments.chunk_delay;
     let binaries = arguments.binaries.resolved()?;
-    let (memory, proxies) = if arguments.exporters {
-        (Vec::new(), Vec::new())
-    } else {
-        (memory::measure(&binaries, &pace)?, rounds::measure(&binaries, &pace, &mut say)?)
-    };
-    let probe = binaries.probe().filter(|_| !arguments.exporters);
-    let exporters = match binaries.test_server() {
+    let everything = !arguments.exporters && !arguments.memory;
+    let measures_memory = everything || arguments.memory;
+    let (mut memory, mut bounded, mut proxies) = (Vec::new(), Vec::new(), Vec::new());
+    if measures_memory {
+        memory = memory::measure(&binaries, &pace)?;
+        bounded = bounds::measure(&binaries, &pace, &mut say)?;
+    }
+    if everything {
+        proxies = rounds::measure(&binaries, &pace, &mut say)?;
+    }
+    let probe = binaries.probe().filter(|_| everything);
+    let exporters = match binaries.test_server().filter(|_| !arguments.memory) {
         Some(test_server) => exporters::measure(&test_server, &binaries.plugins(), pace.window, &mut say)?,
         None => Vec::new(),
     };
@@ -107,6 +117,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         pace,
         proxies,
         memory,
+        bounded,
         exporters,
     };
     if let Some(path) = &arguments.json {

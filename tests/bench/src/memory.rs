@@ -1,4 +1,7 @@
 //! Bytes kept per idle connection and per open stream, in a proxy that has just started.
+//!
+//! A stream that has gone on for some time is held in whole by a gateway that records it, so that its bytes are part of
+//! the figure; how much more there is than its bytes is what counts.
 
 use serde::Serialize;
 
@@ -18,7 +21,12 @@ pub(crate) struct Memory {
     pub(crate) idle_connection: Growth,
     /// After some chunks, waiting for the next.
     pub(crate) open_stream: Growth,
+    /// After so many chunks that came one by one, in the order of [`CHUNKS`].
+    pub(crate) long_stream: [Growth; 2],
 }
+
+/// Chunks of a long stream.
+pub(crate) const CHUNKS: [u64; 2] = [500, 5_000];
 
 /// Growth of the resident memory for each connection or stream, in each quarter of them.
 ///
@@ -42,6 +50,7 @@ impl Growth {
 /// Measures every proxy; each figure in a process of its own, so that none reuses what another freed.
 pub(crate) fn measure(binaries: &Binaries, pace: &Pace) -> Result<Vec<Memory>, Error> {
     let upstream = Upstream::start(binaries)?;
+    let slow = Upstream::with_pause(binaries, pace.long_stream_pause)?;
     let mut measured = Vec::new();
     for kind in [Kind::Nginx, Kind::Bare, Kind::Three].into_iter().filter(|kind| binaries.has(*kind)) {
         measured.push(Memory {
@@ -51,6 +60,10 @@ pub(crate) fn measure(binaries: &Binaries, pace: &Pace) -> Result<Vec<Memory>, E
                 pace.idle_connections,
             )?,
             open_stream: open_streams(&Running::start(kind, binaries, &upstream)?, pace.open_streams)?,
+            long_stream: [
+                long_streams(&Running::start(kind, binaries, &slow)?, pace.long_streams, CHUNKS[0])?,
+                long_streams(&Running::start(kind, binaries, &slow)?, pace.long_streams, CHUNKS[1])?,
+            ],
         });
     }
     Ok(measured)
@@ -76,18 +89,36 @@ fn open_streams(proxy: &Running, count: usize) -> Result<Growth, Error> {
     })
 }
 
+fn long_streams(proxy: &Running, count: usize, chunks: u64) -> Result<Growth, Error> {
+    let request = request(proxy.stream, &format!("demo-stall-mid:{chunks}"), true);
+    growth_of(proxy, count, |count| {
+        Connection::together(count, || {
+            let mut connection = Connection::open(proxy.stream)?;
+            connection.send(&request)?;
+            connection.read_events(chunks)?;
+            Ok(connection)
+        })
+    })
+}
+
 fn growth(
     proxy: &Running,
     count: usize,
     mut open: impl FnMut() -> Result<Connection, Error>,
 ) -> Result<Growth, Error> {
+    growth_of(proxy, count, |count| (0..count).map(|_| open()).collect())
+}
+
+fn growth_of(
+    proxy: &Running,
+    count: usize,
+    mut open: impl FnMut(usize) -> Result<Vec<Connection>, Error>,
+) -> Result<Growth, Error> {
     let mut kept = Vec::new();
     let mut quarters = [0.0; 4];
     let mut before = proxy.memory()?;
     for growth in &mut quarters {
-        for _ in 0..count / 4 {
-            kept.push(open()?);
-        }
+        kept.extend(open(count / 4)?);
         let after = proxy.memory()?;
         *growth = (after as f64 - before as f64) / (count / 4) as f64;
         before = after;

@@ -78,7 +78,8 @@ impl Process {
         Ok(before)
     }
 
-    fn memory(&self) -> Result<u64, Error> {
+    /// Resident memory now.
+    pub(crate) fn memory(&self) -> Result<u64, Error> {
         // Exact, where the status file's figure lags by some pages per thread.
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
         let line =

@@ -10,6 +10,8 @@ pub(crate) struct Reply {
     line: Vec<u8>,
     /// Bytes of the body.
     pub(crate) body: u64,
+    /// Line ends in it.
+    pub(crate) lines: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,7 @@ impl Reply {
     fn data<'a>(&mut self, bytes: &'a [u8], missing: u64, more: fn(u64) -> State, then: State) -> &'a [u8] {
         let taken = missing.min(bytes.len() as u64);
         self.body += taken;
+        self.lines += memchr::memchr_iter(b'\n', &bytes[..taken as usize]).count() as u64;
         self.state = if taken == missing { then } else { more(missing - taken) };
         &bytes[taken as usize..]
     }
@@ -137,11 +140,11 @@ mod tests {
 
     const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx: y\r\n\r\nhello";
     const CHUNKED: &[u8] =
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\nA;x=y\r\n0123456789\r\n0\r\nt: u\r\n\r\n";
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\na\n\r\nA;x=y\r\n0123456\n\n9\r\n0\r\nt: u\r\n\r\n";
 
     #[test]
     fn an_answer_is_whole_however_it_is_cut() {
-        for (answer, body) in [(PLAIN, 5), (CHUNKED, 12)] {
+        for (answer, body, lines) in [(PLAIN, 5, 0), (CHUNKED, 12, 3)] {
             for size in 1..=answer.len() {
                 let mut reply = Reply::default();
                 let pieces: Vec<&[u8]> = answer.chunks(size).collect();
@@ -150,7 +153,7 @@ mod tests {
                     assert_eq!(reply.feed(piece), Ok(false), "{size}");
                 }
                 assert_eq!(reply.feed(last), Ok(true), "{size}");
-                assert_eq!(reply.body, body);
+                assert_eq!((reply.body, reply.lines), (body, lines));
             }
         }
     }

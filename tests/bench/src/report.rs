@@ -5,8 +5,9 @@ use std::{fmt::Write as _, fs, time::Duration};
 use serde_json::{Value, json};
 
 use crate::{
+    bounds::{BOUNDS, Bounded, MIB},
     exporters::Exporter,
-    memory::Memory,
+    memory::{Growth, Memory},
     rounds::{Pace, Proxy, Rounds, median},
     targets::Kind,
 };
@@ -17,6 +18,7 @@ pub(crate) struct Report {
     pub(crate) pace: Pace,
     pub(crate) proxies: Vec<Proxy>,
     pub(crate) memory: Vec<Memory>,
+    pub(crate) bounded: Vec<Bounded>,
     pub(crate) exporters: Vec<Exporter>,
     pub(crate) boundary_call_ns: Option<f64>,
     pub(crate) pipeline_records_per_second: Option<f64>,
@@ -31,6 +33,10 @@ const BOUNDARY_NS_GOAL: f64 = 10.0;
 const RECORDS_GOAL: f64 = 500_000.0;
 const IDLE_CONNECTION_GOAL: f64 = 16.0 * 1024.0;
 const OPEN_STREAM_GOAL: f64 = 32.0 * 1024.0;
+/// A recorded stream is held: a buffer that grows by doubling takes up to twice its bytes, and each chunk has a mark.
+const LONG_STREAM_GOALS: [f64; 2] = [320.0 * 1024.0, 2_900.0 * 1024.0];
+/// Above what the configuration allows.
+const ABOVE_BOUNDS_GOAL_MIB: f64 = 40.0;
 const LIBRARY_GOAL: f64 = 4.0 * 1024.0 * 1024.0;
 const LOAD_GOAL_MS: f64 = 50.0;
 const DASH: &str = "-";
@@ -59,8 +65,12 @@ impl Report {
             &self.latency_rows(),
         ));
         text.push_str(&table(
-            ["Memory kept, KB", "idle connection", "open stream", "", "", "goal"],
+            ["Memory kept, KB", "idle connection", "open stream", "500 chunks", "5,000 chunks", "goal"],
             &self.memory_rows(),
+        ));
+        text.push_str(&table(
+            ["Every sink dead, all full, MB", "resident", "allowed", "in flight", "queued", "goal"],
+            &self.bounded_rows(),
         ));
         text.push_str(&table(["In process", "", "", "", "", "goal"], &self.in_process_rows()));
         text.push_str(&table(
@@ -78,6 +88,7 @@ impl Report {
             "pace": self.pace,
             "proxies": self.proxies,
             "memory": self.memory,
+            "every_sink_dead": { "bounds": BOUNDS, "loads": self.bounded },
             "cpu_ratios_to_nginx": self.proxies.iter().map(|proxy| json!({
                 "kind": proxy.kind,
                 "plain": self.cpu_ratio(proxy, |proxy| &proxy.plain),
@@ -184,17 +195,48 @@ impl Report {
         let kilobytes = |bytes: Option<f64>| number(bytes.map(|bytes| bytes / 1024.0), 1);
         let row = |memory: &Memory| {
             let (idle_connection, open_stream) = (memory.idle_connection.each(), memory.open_stream.each());
+            let long_stream = memory.long_stream.each_ref().map(Growth::each);
             let goal = if memory.kind == Kind::Nginx {
                 DASH.to_owned()
             } else {
                 let idle = at_most(idle_connection, IDLE_CONNECTION_GOAL, 0);
                 let stream = at_most(open_stream, OPEN_STREAM_GOAL, 0);
-                format!("16: {}, 32: {}", verdict(&idle), verdict(&stream))
+                let [short, long] = [0, 1].map(|at| at_most(long_stream[at], LONG_STREAM_GOALS[at], 0));
+                let [idle, stream, short, long] = [&idle, &stream, &short, &long].map(|it| verdict(it));
+                format!("16: {idle}, 32: {stream}, 320: {short}, 2900: {long}")
             };
-            let (idle, stream) = (kilobytes(idle_connection), kilobytes(open_stream));
-            [memory.kind.name().to_owned(), idle, stream, String::new(), String::new(), goal]
+            let [short, long] = long_stream.map(kilobytes);
+            [
+                memory.kind.name().to_owned(),
+                kilobytes(idle_connection),
+                kilobytes(open_stream),
+                short,
+                long,
+                goal,
+            ]
         };
         self.memory.iter().map(row).collect()
+    }
+
+    fn bounded_rows(&self) -> Vec<[String; 6]> {
+        let mebibytes = |bytes: u64| bytes as f64 / MIB as f64;
+        let goal = mebibytes(BOUNDS) + ABOVE_BOUNDS_GOAL_MIB;
+        let row = |bounded: &Bounded| {
+            let resident = mebibytes(bounded.resident);
+            [
+                bounded.load.name().to_owned(),
+                number(Some(resident), 0),
+                number(Some(mebibytes(BOUNDS)), 0),
+                number(Some(mebibytes(bounded.in_flight)), 0),
+                number(Some(mebibytes(bounded.queued)), 0),
+                if bounded.is_full() {
+                    at_most(Some(resident), goal, 0)
+                } else {
+                    format!("{}, BUT NOT ALL WAS FULL", at_most(Some(resident), goal, 0))
+                },
+            ]
+        };
+        self.bounded.iter().map(row).collect()
     }
 
     /// One 2 KB record after another in batches of the exporter's own size; CPU of this side alone.

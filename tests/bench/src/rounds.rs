@@ -25,6 +25,11 @@ pub(crate) struct Pace {
     pub(crate) stream_rate: f64,
     pub(crate) idle_connections: usize,
     pub(crate) open_streams: usize,
+    /// Streams that have gone on for hundreds or thousands of chunks, and the pause before each chunk.
+    pub(crate) long_streams: usize,
+    pub(crate) long_stream_pause: Duration,
+    /// How long filling queues, and then the budget of bodies, may take.
+    pub(crate) fill: Duration,
 }
 
 impl Pace {
@@ -40,6 +45,9 @@ impl Pace {
             stream_rate: 200.0,
             idle_connections: 4000,
             open_streams: 2000,
+            long_streams: 40,
+            long_stream_pause: Duration::from_millis(1),
+            fill: Duration::from_secs(20),
         }
     }
 
@@ -51,6 +59,10 @@ impl Pace {
             settle: Duration::from_millis(500),
             idle_connections: 800,
             open_streams: 400,
+            long_streams: 8,
+            // What comes in one read is one buffer to a proxy: this flatters.
+            long_stream_pause: Duration::ZERO,
+            fill: Duration::from_secs(2),
             ..Self::full()
         }
     }

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 
 use crate::{
     Error,
-    load::get_json,
+    bounds::{IN_FLIGHT, QUEUE, SINKS},
+    load::{get, get_json},
     process::{Process, announced, free_addresses, wait_until_listening},
 };
 
@@ -35,6 +36,8 @@ pub(crate) enum Kind {
     Three,
     /// The same, and an exporter that hangs in its first call.
     Hanging,
+    /// The gateway with exporters that all hang, and with bounds of its own.
+    Dead,
 }
 
 impl Kind {
@@ -47,6 +50,7 @@ impl Kind {
             Self::Bare => "gateway, no plugins",
             Self::Three => "gateway, file + prometheus + console",
             Self::Hanging => "the same + one that hangs",
+            Self::Dead => "gateway, every exporter hangs",
         }
     }
 }
@@ -144,10 +148,16 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn start(binaries: &Binaries) -> Result<Self, Error> {
+        Self::with_pause(binaries, Duration::ZERO)
+    }
+
+    /// With a pause before each chunk of a stream.
+    pub(crate) fn with_pause(binaries: &Binaries, pause: Duration) -> Result<Self, Error> {
         let program = binaries.demo_provider.as_ref().ok_or("no demo provider")?;
         let mut command = Command::new(program);
         command
-            .args(["--listen", "127.0.0.1:0", "--chunk-delay", "0"])
+            .args(["--listen", "127.0.0.1:0", "--chunk-delay"])
+            .arg(humantime::format_duration(pause).to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut process = Process::spawn(&mut command)?;
@@ -180,11 +190,21 @@ impl Running {
                 Ok(Self { plain: address, stream: address, admin: None, process: None, _folder: folder })
             }
             Kind::Nginx => nginx(&binaries.nginx, upstream.address, folder),
-            Kind::Bare => gateway(binaries, upstream.address, folder, &[]),
-            Kind::Three => gateway(binaries, upstream.address, folder, &THREE),
+            Kind::Bare => gateway(binaries, upstream.address, folder, "", &[]),
+            Kind::Three => gateway(binaries, upstream.address, folder, "", &THREE),
             Kind::Hanging => {
                 let [one, two, three] = THREE;
-                gateway(binaries, upstream.address, folder, &[one, two, three, HANGING])
+                gateway(binaries, upstream.address, folder, "", &[one, two, three, HANGING])
+            }
+            Kind::Dead => {
+                let telemetry = format!(
+                    "[telemetry.capture]\nmax_body_bytes = \"4 MiB\"\nmax_in_flight_bytes = \"{IN_FLIGHT} B\"\n"
+                );
+                let keys = format!("queue = {{ max_records = 1000000, max_bytes = \"{QUEUE} B\" }}\n");
+                let names: Vec<String> = (1..=SINKS).map(|number| format!("dead-{number}")).collect();
+                let dead = |name| Plugin { name, keys: &keys, ..HANGING };
+                let plugins: Vec<Plugin<'_>> = names.iter().map(|name| dead(name)).collect();
+                gateway(binaries, upstream.address, folder, &telemetry, &plugins)
             }
         }
     }
@@ -201,16 +221,35 @@ impl Running {
         self.process.as_ref().map_or(Ok(0), Process::settled_memory)
     }
 
+    /// Resident memory, though it may still change.
+    pub(crate) fn memory_now(&self) -> Result<u64, Error> {
+        self.process.as_ref().map_or(Ok(0), Process::memory)
+    }
+
+    /// Bytes of bodies in flight, as the gateway counts them.
+    pub(crate) fn captured(&self) -> Result<u64, Error> {
+        const NAME: &str = "magicapi_gateway_captured_bytes ";
+        let metrics = get(self.admin.ok_or("no gateway")?, "/metrics")?;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(NAME)).ok_or("no captured bytes")?;
+        Ok(value.parse::<f64>()? as u64)
+    }
+
+    /// The books of every exporter, as they are now.
+    pub(crate) fn all_books(&self) -> Result<Vec<Books>, Error> {
+        let plugins = get_json(self.admin.ok_or("no gateway")?, "/plugins")?;
+        let list = plugins["plugins"].as_array().ok_or("GET /plugins has no list of plugins")?;
+        list.iter().map(Books::read).collect()
+    }
+
     /// The books of the exporters that are meant to work, once they have nothing left to do; none without a gateway.
     pub(crate) fn books(&self, limit: Duration) -> Result<Vec<Books>, Error> {
-        let Some(admin) = self.admin else { return Ok(Vec::new()) };
+        if self.admin.is_none() {
+            return Ok(Vec::new());
+        }
         let deadline = Instant::now() + limit;
         loop {
-            let plugins = get_json(admin, "/plugins")?;
-            let list = plugins["plugins"].as_array().ok_or("GET /plugins has no list of plugins")?;
-            let all: Vec<Books> = list.iter().map(Books::read).collect::<Result<_, _>>()?;
             let (hanging, books): (Vec<_>, Vec<_>) =
-                all.into_iter().partition(|books| books.exporter == HANGING.name);
+                self.all_books()?.into_iter().partition(|books| books.exporter == HANGING.name);
             // Otherwise the figures would be those of a healthy exporter.
             if hanging.iter().any(|books| books.delivered > 0 || books.waiting == 0) {
                 return Err("the exporter that should hang does not".into());
@@ -230,6 +269,9 @@ pub(crate) struct Books {
     pub(crate) delivered: u64,
     /// Delivered without their bodies, for want of room.
     pub(crate) shed: u64,
+    /// Dropped because the queue was full.
+    pub(crate) dropped: u64,
+    pub(crate) queued_bytes: u64,
     waiting: u64,
 }
 
@@ -241,6 +283,8 @@ impl Books {
             exporter: plugin["name"].as_str().unwrap_or_default().to_owned(),
             delivered: count("delivered")?,
             shed: count("shed")?,
+            dropped: books["dropped"]["queue_full"].as_u64().ok_or("no count of dropped records")?,
+            queued_bytes: count("queued_bytes")?,
             waiting: count("queued")? + count("in_flight")?,
         })
     }
@@ -296,39 +340,43 @@ http {{
 
 /// A plugin as the measured configurations name it.
 #[derive(Debug, Clone, Copy)]
-struct Plugin {
-    name: &'static str,
+struct Plugin<'a> {
+    name: &'a str,
     file: &'static str,
+    /// Further keys of its entry.
+    keys: &'a str,
     /// Its settings; `{folder}` is a temporary folder.
     settings: &'static str,
 }
 
 /// The usual three. The console writes to standard output, which is /dev/null.
-const THREE: [Plugin; 3] = [
+const THREE: [Plugin<'static>; 3] = [
     Plugin {
         name: "file",
         file: "libfile_exporter.so",
+        keys: "",
         // Few kept files: a run writes gigabytes.
         settings: r#"path = "{folder}/records.jsonl"
 keep = 1"#,
     },
-    Plugin { name: "prometheus", file: "libprometheus_exporter.so", settings: "" },
-    Plugin { name: "console", file: "libconsole_exporter.so", settings: "" },
+    Plugin { name: "prometheus", file: "libprometheus_exporter.so", keys: "", settings: "" },
+    Plugin { name: "console", file: "libconsole_exporter.so", keys: "", settings: "" },
 ];
 
 /// The probe plugin, told never to return from `export`.
-const HANGING: Plugin =
-    Plugin { name: "hanging", file: "libprobe_exporter.so", settings: r#"script = ["hang"]"# };
+const HANGING: Plugin<'static> =
+    Plugin { name: "hanging", file: "libprobe_exporter.so", keys: "", settings: r#"script = ["hang"]"# };
 
 fn gateway(
     binaries: &Binaries,
     upstream: SocketAddr,
     folder: TempDir,
-    plugins: &[Plugin],
+    telemetry: &str,
+    plugins: &[Plugin<'_>],
 ) -> Result<Running, Error> {
     let config = folder.path().join("gateway.toml");
     let plugin_dir = binaries.plugin_dir.as_ref().ok_or("no plugin folder")?;
-    fs::write(&config, gateway_config(upstream, plugin_dir, folder.path(), plugins)?)?;
+    fs::write(&config, gateway_config(upstream, plugin_dir, folder.path(), telemetry, plugins)?)?;
     let mut command = Command::new(binaries.gateway.as_ref().ok_or("no gateway")?);
     command.arg("--config").arg(&config).current_dir(folder.path());
     // These would override the file.
@@ -353,7 +401,8 @@ fn gateway_config(
     upstream: SocketAddr,
     plugin_dir: &Path,
     folder: &Path,
-    plugins: &[Plugin],
+    telemetry: &str,
+    plugins: &[Plugin<'_>],
 ) -> Result<String, std::fmt::Error> {
     let mut text = format!(
         r#"[server]
@@ -365,14 +414,14 @@ default_provider = "upstream"
 [providers.upstream]
 kind = "openai"
 base_url = "http://{upstream}"
-"#
+{telemetry}"#
     );
-    for Plugin { name, file, settings } in plugins {
+    for Plugin { name, file, keys, settings } in plugins {
         let path = plugin_dir.join(file);
         let settings = settings.replace("{folder}", &folder.display().to_string());
         write!(
             text,
-            "[[plugin]]\nname = \"{name}\"\npath = \"{}\"\n[plugin.config]\n{settings}\n",
+            "[[plugin]]\nname = \"{name}\"\npath = \"{}\"\n{keys}[plugin.config]\n{settings}\n",
             path.display()
         )?;
     }

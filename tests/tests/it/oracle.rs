@@ -15,7 +15,7 @@ use std::{
 use end_to_end::{
     Client, Collector, Gateway, OpenSearch, Postgres, Provider, Running, client::post, tools::Database,
 };
-use fake_backends::{Datadog, NewRelic, datadog, newrelic};
+use fake_backends::{Datadog, Fake, NewRelic, Semantics, datadog, newrelic};
 use serde_json::{Value, json};
 
 use crate::torment::{Failure, Faulty, Progress, id_of, plain, torment};
@@ -135,6 +135,10 @@ fn settings(config: &Value) -> String {
     format!("{PATIENT}[plugin.config]\n{}", lines.collect::<String>())
 }
 
+fn faulty<S: Semantics>(name: &'static str, fake: &Arc<Fake<S>>) -> Faulty<S> {
+    Faulty { name, fake: fake.clone(), failures: FAILURES }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_delivered_record_is_in_its_backend_once_whatever_dies_meanwhile() {
     let seed = fastrand::u64(..);
@@ -165,18 +169,8 @@ async fn every_delivered_record_is_in_its_backend_once_whatever_dies_meanwhile()
         torment(postgres, KILLS, &progress, seed),
         torment(opensearch, KILLS, &progress, seed ^ 1),
         torment(collector, KILLS, &progress, seed ^ 2),
-        torment(
-            Faulty { name: "datadog", fake: datadog.clone(), failures: FAILURES },
-            KILLS,
-            &progress,
-            seed ^ 3,
-        ),
-        torment(
-            Faulty { name: "newrelic", fake: newrelic.clone(), failures: FAILURES },
-            KILLS,
-            &progress,
-            seed ^ 4,
-        ),
+        torment(faulty("datadog", &datadog), KILLS, &progress, seed ^ 3),
+        torment(faulty("newrelic", &newrelic), KILLS, &progress, seed ^ 4),
     );
     make_requests(&gateway, &progress, seed).await;
     progress.end();

@@ -50,7 +50,11 @@ pub(super) fn show(samples: &[Sample]) {
         eprintln!("{sent:8}  {resident:8.1}  {queued:11.1}  {open_files:5}  {threads:7}");
     }
     for (number, quarter) in quarters(samples).iter().enumerate() {
-        eprintln!("medians of quarter {}: {quarter:.1?}", number + 1);
+        let Quarter { resident, queued, open_files, threads } = quarter;
+        eprintln!(
+            "medians of quarter {}: RSS {resident:.1} MiB, queued {queued:.1} MiB, {open_files} files, {threads} threads",
+            number + 1
+        );
     }
     let after_warm_up = &samples[samples.len() / QUARTERS..];
     eprintln!(

@@ -5,6 +5,10 @@
 //! [dev-dependencies]
 //! # Of the same tag as `plugin-api`.
 //! exporter-testkit = { git = "https://github.com/magicapi/magicapi-gateway", tag = "v1.0.0" }
+//!
+//! [lib]
+//! # The first is what the gateway loads, the second what tests in `tests/` can use.
+//! crate-type = ["cdylib", "rlib"]
 //! ```
 //!
 //! ```

@@ -1,6 +1,13 @@
 //! What exporters of MagicAPI Gateway share, for plugin authors too: a plugin does the wire protocol of its backend,
 //! and this crate does what every such protocol needs.
 //!
+//! ```toml
+//! [dependencies]
+//! # Of the same tag as `plugin-api`. `default-features = false` leaves out `http` and `tls`, and with them most of what
+//! # it depends on.
+//! exporter-kit = { git = "https://github.com/magicapi/magicapi-gateway", tag = "v1.0.0" }
+//! ```
+//!
 //! | module | what it is |
 //! |---|---|
 //! | [`bounded`] | label values that clients choose, bounded in number |

@@ -64,7 +64,7 @@ pub(super) fn check(
     );
     find(
         of(Due::Delivered).filter(|id| rejected.contains(id)).collect(),
-        "taken by the backend, but rejected",
+        "not the record's fault, but it was rejected for good",
     );
     find(
         of(Due::Delivered).filter(|id| dropped.contains(id)).collect(),
@@ -134,7 +134,7 @@ mod tests {
             (Due::Delivered, End::Delivered, vec![], "but not in the backend"),
             (Due::Delivered, End::Delivered, vec!["a", "a"], "more than once"),
             (Due::Delivered, End::Delivered, vec!["a", "x"], "never sent, but"),
-            (Due::Delivered, rejected(), vec![], "but rejected"),
+            (Due::Delivered, rejected(), vec![], "but it was rejected for good"),
             (Due::Delivered, gone(), vec![], "taken by the backend, but to be sent"),
             (Due::Rejected, End::Delivered, vec!["a"], "refused by the backend, but"),
             (Due::Rejected, gone(), vec![], "for good, but to be sent again"),

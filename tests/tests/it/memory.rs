@@ -325,3 +325,27 @@ async fn what_an_exporter_may_not_see_is_not_kept_for_it_while_its_backend_is_do
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_backend_that_answers_without_end_takes_little_memory() {
+    let provider = RawProvider::of(EMPTY_ANSWER).await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n";
+    let backend =
+        RawProvider::start(move |_| vec![Step::send(head), Step::Flood(Bytes::from(vec![b' '; 256 * 1024]))])
+            .await;
+    let keys =
+        format!("[plugin.config]\nurl = \"{}\"\nindex = \"llm\"\nsetup_template = false\n", backend.url());
+    let gateway = Gateway::new().provider("demo", &provider.url());
+    let gateway = gateway.plugin("elasticsearch", "elasticsearch", &keys).start().await;
+    gateway.forget_peak();
+    let before = gateway.resident_bytes();
+    for _ in 0..20 {
+        gateway.post(PATH, question()).await;
+    }
+    wait_for("an answer to be given up", || async {
+        gateway.log().contains("with more than 16777216 bytes").then_some(())
+    })
+    .await;
+    let grown = grown(before, gateway.peak_resident_bytes());
+    assert!(grown < 100 * 1024, "{grown} KiB");
+}

@@ -284,3 +284,40 @@ async fn a_queue_that_is_full_by_count_takes_no_bodies_away() {
     let books = gateway.wait_for_books("full", |books| books["accepted"] == 10).await;
     assert_eq!((&books["shed"], &books["dropped"]["queue_full"]), (&json!(0), &json!(7)), "{books}");
 }
+
+#[tokio::test]
+async fn a_queue_smaller_than_a_batch_is_sent_when_it_fills_and_not_when_a_batch_would_be_full() {
+    let provider = Provider::start().await;
+    let keys = "queue.max_bytes = \"8 KiB\"\nbatch.max_delay = \"1m\"";
+    let gateway = Gateway::new().provider("demo", &provider.url()).probe("small", keys, "").start().await;
+    for number in 0..40 {
+        ask(&gateway, question(&format!("{number}"), 100)).await;
+        gateway
+            .wait_for_books("small", |books| books["accepted"] == number + 1 && books["in_flight"] == 0)
+            .await;
+    }
+    let books = gateway.wait_for_books("small", |books| books["in_flight"] == 0).await;
+    assert_eq!(dropped(&books), 0, "{books}");
+    assert!(books["delivered"].as_u64() > Some(30), "{books}");
+}
+
+#[tokio::test]
+async fn a_backend_that_is_back_gets_what_waits_at_the_end_though_the_breaker_is_open_or_a_pause_is_on() {
+    for script in ["unauthorized", "retry_after:600s", "reject"] {
+        let provider = Provider::start().await;
+        let keys = "circuit_breaker.cool_down = \"1m\"\ncircuit_breaker.max_cool_down = \"1m\"";
+        let gateway = Gateway::new().provider("demo", &provider.url());
+        let mut gateway = gateway.probe("back", keys, &format!("script = [\"{script}\"]")).start().await;
+        for number in 0..20 {
+            ask(&gateway, question(&format!("{number}"), 100)).await;
+        }
+        wait_for("calls to end", || async {
+            let plugin = gateway.plugin("back").await;
+            (plugin["next_call_in_seconds"].as_f64() > Some(10.0)).then_some(())
+        })
+        .await;
+        gateway.command("back", "ok");
+        assert_eq!(gateway.stop().await, Some(0));
+        assert_eq!(gateway.delivered_once("back").len(), 20, "{script}: {}", gateway.log());
+    }
+}

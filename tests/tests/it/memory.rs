@@ -303,7 +303,8 @@ async fn memory_goes_back_to_the_system_when_the_load_is_over() {
 #[tokio::test]
 async fn what_an_exporter_may_not_see_is_not_kept_for_it_while_its_backend_is_down() {
     let provider = RawProvider::of(EMPTY_ANSWER).await;
-    let mut gateway = Gateway::new().provider("demo", &provider.url());
+    let capture = "[telemetry.capture]\nmax_body_bytes = \"4 MiB\"\n";
+    let mut gateway = Gateway::new().provider("demo", &provider.url()).section(capture);
     for content in ["metadata", "none"] {
         let keys = format!("content = \"{content}\"\nqueue.max_records = 10000");
         gateway = gateway.probe(content, &keys, r#"script = ["retry"]"#);

@@ -1,6 +1,6 @@
 //! The recorder: makes one record of one finished request, off the request path.
 //!
-//! Pure from end to end: an [`exchange::Exchange`] goes in, a [`assemble::Record`] comes out.
+//! Pure from end to end: an [`exchange::Exchange`] goes in, a [`record::Record`] comes out.
 //!
 //! | module | what it is |
 //! |---|---|

@@ -30,6 +30,9 @@ pub(crate) const BOUNDS: u64 = IN_FLIGHT + SINKS * QUEUE;
 const ENOUGH: u64 = BOUNDS + 512 * MIB;
 
 const CHUNKS: u64 = 5_000;
+/// Of an upload in chunks of one byte. Few and large, since it is bodies that are to fill the memory, and every
+/// connection takes some of its own.
+const UPLOAD: usize = 1024 * 1024 - 16 * 1024;
 const CONNECTIONS: usize = 8;
 
 /// Whose bodies fill the memory.
@@ -71,6 +74,15 @@ impl Load {
         }
     }
 
+    /// How long filling may take: chunks 1 ms apart come slowly, and a byte in a chunk of its own passes slowly.
+    fn patience(self, pace: &Pace) -> Duration {
+        match self {
+            Self::Answers => pace.fill,
+            Self::Streams => 3 * pace.fill,
+            Self::OneByteChunks => 15 * pace.fill,
+        }
+    }
+
     /// A request that comes to its end.
     fn whole(self, address: SocketAddr) -> Vec<u8> {
         match self {
@@ -94,7 +106,7 @@ impl Load {
                 connection.read_events(CHUNKS)?;
             }
             Self::OneByteChunks => {
-                let mut bytes = request_in_chunks(address, 64 * 1024);
+                let mut bytes = request_in_chunks(address, UPLOAD);
                 // Without its last chunk.
                 bytes.truncate(bytes.len() - b"0\r\n\r\n".len());
                 match connection.send(&bytes) {
@@ -121,7 +133,7 @@ pub(crate) fn measure(
     let one = |load: Load| {
         say(&format!("every sink dead: {}", load.name()));
         let gateway = Running::start(Kind::Dead, binaries, &upstream)?;
-        filled(&gateway, load, pace.fill).map_err(|error| format!("{}: {error}", load.name()).into())
+        filled(&gateway, load, load.patience(pace)).map_err(|error| format!("{}: {error}", load.name()).into())
     };
     Load::ALL.into_iter().map(one).collect()
 }

@@ -62,15 +62,22 @@ struct Arguments {
     /// Pause of the upstream before each chunk of the streams whose CPU is measured; 0s for a burst.
     #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
     chunk_delay: Duration,
-    /// Measures the exporters against their backends, and nothing else.
+    /// Measures this part, and nothing else.
     #[arg(long)]
-    exporters: bool,
-    /// Measures what is kept in memory, and nothing else.
-    #[arg(long, conflicts_with = "exporters")]
-    memory: bool,
+    only: Option<Part>,
     /// Writes every figure of every round to this file.
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// CPU and latency of each proxy.
+    Proxies,
+    /// What is kept in memory.
+    Memory,
+    /// The exporters against their backends.
+    Exporters,
 }
 
 type Error = Box<dyn std::error::Error>;
@@ -93,18 +100,17 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     pace.window = arguments.window.unwrap_or(pace.window);
     pace.chunk_delay = arguments.chunk_delay;
     let binaries = arguments.binaries.resolved()?;
-    let everything = !arguments.exporters && !arguments.memory;
-    let measures_memory = everything || arguments.memory;
+    let measures = |part| arguments.only.is_none_or(|only| only == part);
     let (mut memory, mut bounded, mut proxies) = (Vec::new(), Vec::new(), Vec::new());
-    if measures_memory {
+    if measures(Part::Memory) {
         memory = memory::measure(&binaries, &pace)?;
         bounded = bounds::measure(&binaries, &pace, &mut say)?;
     }
-    if everything {
+    if measures(Part::Proxies) {
         proxies = rounds::measure(&binaries, &pace, &mut say)?;
     }
-    let probe = binaries.probe().filter(|_| everything);
-    let exporters = match binaries.test_server().filter(|_| !arguments.memory) {
+    let probe = binaries.probe().filter(|_| measures(Part::Proxies));
+    let exporters = match binaries.test_server().filter(|_| measures(Part::Exporters)) {
         Some(test_server) => exporters::measure(&test_server, &binaries.plugins(), pace.window, &mut say)?,
         None => Vec::new(),
     };

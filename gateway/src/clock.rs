@@ -1,5 +1,9 @@
-//! The wall clock. A machine without a battery begins in 1970 or before, and some end after 9999: such a time makes a
-//! record with the nearest time that can be written, and no panic.
+//! The wall clock. A machine without a battery begins in 1970, and libraries that fake a clock may give any time: one
+//! before 1970 or after 9999 makes a record with the nearest time that can be written, and no panic.
+//!
+//! Linux itself shows no such time: it refuses to be set before 1970, and after 2232
+//! (<https://man7.org/linux/man-pages/man2/settimeofday.2.html>). With a library that shows one, hyper panics at its
+//! `Date` header, and the client gets no answer.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

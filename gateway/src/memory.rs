@@ -10,10 +10,17 @@ use std::{hint::black_box, time::Duration};
 
 /// Gives memory back when the runtime's thread has become idle. `work` is a number that changes with its work.
 pub(crate) async fn give_back_when_idle(work: impl Fn() -> u64) {
+    when_idle(work, || {}).await;
+}
+
+/// The same, and does `more` each time.
+pub(crate) async fn when_idle(work: impl Fn() -> u64, more: impl Fn()) {
     let mut idleness = Idleness::default();
     loop {
         tokio::time::sleep(PERIOD).await;
-        idleness.tick(work());
+        if idleness.tick(work()) {
+            more();
+        }
     }
 }
 
@@ -31,11 +38,13 @@ pub(crate) struct Idleness {
 }
 
 impl Idleness {
-    /// To be called every [`PERIOD`] with a number that has changed when there was work since.
-    pub(crate) fn tick(&mut self, work: u64) {
-        if self.is_due(work) {
+    /// To be called every [`PERIOD`] with a number that has changed when there was work since. True: memory was given back.
+    pub(crate) fn tick(&mut self, work: u64) -> bool {
+        let is_due = self.is_due(work);
+        if is_due {
             give_back();
         }
+        is_due
     }
 
     fn is_due(&mut self, work: u64) -> bool {

@@ -9,6 +9,7 @@
 //! | `door` | step 5: version, layout, function table |
 //! | `calls` | the functions of the table as safe Rust; what the plugin says through callbacks |
 //! | `load` | the steps in their order, each under a deadline |
+//! | `heap` | what plugins have freed goes back to the system |
 //! | `thread` | the threads of an instance, and which call they are in |
 //! | [`Plugin`] | the asynchronous face for the pipeline: calls with deadlines, stuck ones given up |
 //!
@@ -28,6 +29,7 @@ mod door;
 mod elf;
 mod error;
 mod file;
+pub(crate) mod heap;
 mod load;
 mod memfile;
 mod plain_text;

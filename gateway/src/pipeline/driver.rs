@@ -3,7 +3,7 @@
 
 use std::{io, panic::AssertUnwindSafe, sync::Arc, thread, time::Duration};
 
-use exporter_pipeline::{BatchId, Snapshot};
+use exporter_pipeline::{BatchId, Books, Snapshot};
 use futures_util::FutureExt as _;
 use tokio::{
     sync::oneshot,
@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{Exporters, exporter::Exporter};
-use crate::memory;
+use crate::{loader, memory};
 
 /// How long the end waits for the disk that the dead letters go to.
 const DEAD_LETTERS_GRACE: Duration = Duration::from_secs(5);
@@ -50,8 +50,8 @@ impl Drivers {
 
 async fn run(exporters: Exporters, ordered: oneshot::Receiver<Instant>) {
     let counted = exporters.clone();
-    let work = move || counted.iter().map(|exporter| exporter.snapshot().books.accepted).sum();
-    let idle = tokio::spawn(memory::give_back_when_idle(work));
+    let work = move || counted.iter().map(|exporter| moved(&exporter.snapshot().books)).sum();
+    let idle = tokio::spawn(memory::when_idle(work, loader::heap::give_back));
     let mut tasks = JoinSet::new();
     for exporter in exporters.iter() {
         for worker in 0..exporter.policy.workers {
@@ -72,6 +72,11 @@ async fn run(exporters: Exporters, ordered: oneshot::Receiver<Instant>) {
     }
     while ends.join_next().await.is_some() {}
     idle.abort();
+}
+
+/// A number that grows whenever a record comes or goes.
+fn moved(books: &Books) -> u64 {
+    books.accepted + books.delivered + books.all_rejected() + books.all_dropped()
 }
 
 /// Runs until the exporter is closed and everything is settled. Worker `worker` of the plugin makes the calls.

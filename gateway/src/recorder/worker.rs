@@ -170,7 +170,7 @@ impl Worker {
             runtime.block_on(next)
         };
         while wait().is_err() {
-            self.idleness.tick(self.shared.all_handed_on());
+            let _ = self.idleness.tick(self.shared.all_handed_on());
         }
     }
 

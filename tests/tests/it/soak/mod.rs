@@ -14,6 +14,7 @@ mod vitals;
 use std::{
     collections::HashSet,
     io::{BufRead as _, BufReader},
+    ops::Range,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -39,7 +40,10 @@ const CLIENTS: usize = 16;
 const REQUESTS_PER_DEATH: usize = 8_000;
 /// So many looks at the gateway while it is at work.
 const SAMPLES: usize = 200;
+/// From so many requests on, the run has legs with a rest after each: what a gateway holds at rest is what grows, or does
+/// not, however slow the backends were.
 const JUDGED_FROM: usize = 50_000;
+const LEGS: usize = 8;
 const STALLED: Duration = Duration::from_secs(120);
 
 const PLUGINS: [&str; 8] =
@@ -165,8 +169,8 @@ fn gateway(provider: &Provider, backends: &Backends) -> Gateway {
     gateway
 }
 
-async fn make_requests(gateway: &Running, progress: &Arc<Progress>, seed: u64) {
-    let next = Arc::new(AtomicUsize::new(0));
+async fn make_requests(gateway: &Running, numbers: Range<usize>, progress: &Arc<Progress>, seed: u64) {
+    let next = Arc::new(AtomicUsize::new(numbers.start));
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..CLIENTS {
         let (url, next, progress) = (gateway.url.clone(), next.clone(), progress.clone());
@@ -174,7 +178,7 @@ async fn make_requests(gateway: &Running, progress: &Arc<Progress>, seed: u64) {
         clients.spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= progress.requests {
+                if number >= numbers.end {
                     return;
                 }
                 requests::make(&client, &url, number, seed).await;
@@ -195,12 +199,18 @@ async fn all_books(gateway: &Running) -> Vec<Books> {
     PLUGINS.into_iter().map(of).collect()
 }
 
-/// Looks at the gateway until the requests are made.
-async fn watch(gateway: &Running, progress: &Progress, backends: &Backends, held: &mut Held) -> Vec<Sample> {
+/// Looks at the gateway until the requests are made; `before` were made in earlier legs.
+async fn watch(
+    gateway: &Running,
+    before: usize,
+    progress: &Progress,
+    backends: &Backends,
+    held: &mut Held,
+) -> Vec<Sample> {
     let mut samples = Vec::new();
     while !progress.is_over() {
-        let sent = progress.sent();
-        if sent < samples.len() * progress.requests / SAMPLES {
+        let sent = before + progress.sent();
+        if sent < before + samples.len() * requests() / SAMPLES {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         }
@@ -259,12 +269,14 @@ async fn start_backends(postgres: &Postgres) -> Backends {
 /// Requests while backends die; returns when all backends live again.
 async fn run(
     gateway: &Running,
+    numbers: Range<usize>,
     postgres: Postgres,
     backends: &Backends,
     held: &mut Held,
     seed: u64,
 ) -> (Postgres, Vec<Sample>) {
-    let progress = Progress::of(requests());
+    let before = numbers.start;
+    let progress = Progress::of(numbers.len());
     let kills = (progress.requests / REQUESTS_PER_DEATH).max(2);
     let Backends { collector, elasticsearch, datadog, newrelic, .. } = backends;
     let postgres = torment(postgres, kills, &progress, seed);
@@ -277,10 +289,10 @@ async fn run(
     let newrelic = Faulty { name: "newrelic", fake: newrelic.clone(), failures };
     let newrelic = torment(newrelic, kills, &progress, seed ^ 4);
     let requests = async {
-        make_requests(gateway, &progress, seed).await;
+        make_requests(gateway, numbers, &progress, seed).await;
         progress.end();
     };
-    let (samples, ()) = tokio::join!(watch(gateway, &progress, backends, held), requests);
+    let (samples, ()) = tokio::join!(watch(gateway, before, &progress, backends, held), requests);
     let ended = tokio::task::spawn_blocking(move || {
         collector.join().unwrap();
         elasticsearch.join().unwrap();
@@ -295,22 +307,36 @@ async fn run(
 async fn a_soak_of_every_kind_of_request_and_fault_loses_nothing_without_a_reason_and_grows_nothing() {
     let seed = std::env::var("SOAK_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().unwrap());
     let started = Instant::now();
-    let postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    let mut postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
     let backends = start_backends(&postgres).await;
     let provider = Provider::start().await;
     let gateway = gateway(&provider, &backends).start().await;
     eprintln!("seed {seed}, {} requests through {}", requests(), artifacts::gateway().display());
 
     let mut held = Held::default();
-    let (postgres, samples) = run(&gateway, postgres, &backends, &mut held, seed).await;
-    eprintln!("requests made in {:.0?}", started.elapsed());
-    vitals::show(&samples);
-
-    let lost = gateway.metric("magicapi_gateway_lost_records_total", &[]).await as usize;
-    let records = requests() - lost;
-    eprintln!("{records} records, {lost} lost by a recorder that could not keep up");
-    wait_until_settled(&gateway, &backends, &mut held, records as u64).await;
-    eprintln!("all settled in {:.0?}; RSS {} MiB", started.elapsed(), gateway.resident_bytes() >> 20);
+    let (mut samples, mut rests) = (Vec::new(), Vec::new());
+    let legs = if requests() >= JUDGED_FROM { LEGS } else { 1 };
+    let mut records = 0;
+    for leg in 0..legs {
+        let numbers = requests() * leg / legs..requests() * (leg + 1) / legs;
+        let sent = numbers.end;
+        let of_leg;
+        let seed = seed ^ ((leg as u64) << 32);
+        (postgres, of_leg) = run(&gateway, numbers, postgres, &backends, &mut held, seed).await;
+        samples.extend(of_leg);
+        let lost = gateway.metric("magicapi_gateway_lost_records_total", &[]).await as usize;
+        records = sent - lost;
+        eprintln!(
+            "{sent} requests, {lost} lost by a recorder that could not keep up, {:.0?}",
+            started.elapsed()
+        );
+        wait_until_settled(&gateway, &backends, &mut held, records as u64).await;
+        if legs > 1 {
+            rests.push(Sample::at_rest(&gateway, sent).await);
+        }
+    }
+    vitals::show("at work", &samples);
+    vitals::show("at rest", &rests);
 
     let exposition = gateway.admin("/metrics").await.text();
     assert_eq!(metrics::sum(&exposition, "magicapi_gateway_requests_total", &[]) as usize, requests());
@@ -333,8 +359,8 @@ async fn a_soak_of_every_kind_of_request_and_fault_loses_nothing_without_a_reaso
         let letters = folder.join(format!("dead/{name}.jsonl"));
         assert_accounted(name, &books[place], &ids, &held, &letters, may_repeat);
     }
-    if requests() >= JUDGED_FROM {
-        vitals::assert_flat(&samples);
+    if legs > 1 {
+        vitals::assert_flat(&rests);
     }
     drop(postgres);
 }

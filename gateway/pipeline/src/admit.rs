@@ -1,6 +1,6 @@
 //! Taking records in.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{books::DropReason, effects::Effects, pipeline::Pipeline, policy::OnFull, waiting::Entry};
 
@@ -139,6 +139,7 @@ impl<T: Clone> Pipeline<T> {
             queued_at: now,
             attempts: 0,
             first_attempt: None,
+            pauses_before: Duration::ZERO,
             due: now,
             alone: false,
             refusal: None,

@@ -214,7 +214,9 @@ impl<T: Clone> Pipeline<T> {
         self.breaker.call_begins();
         self.rate.take(group.entries.len(), now);
         for entry in &mut group.entries {
-            entry.first_attempt.get_or_insert(now);
+            if entry.first_attempt.is_none() {
+                (entry.first_attempt, entry.pauses_before) = (Some(now), self.asked_pauses);
+            }
         }
         self.books.in_flight += group.entries.len() as u64;
         self.in_flight_bytes += group.held();

@@ -1,6 +1,9 @@
 //! The value itself.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use crate::{
     batch::BatchId,
@@ -25,6 +28,9 @@ pub struct Pipeline<T> {
     pub(crate) rate: Rate,
     /// No call is made before.
     pub(crate) paused_until: Option<Instant>,
+    /// Until when the backend has asked to be left alone, and for how long in all: that counts against no record.
+    pub(crate) asked_until: Option<Instant>,
+    pub(crate) asked_pauses: Duration,
     /// Failed calls in a row.
     pub(crate) failed_calls: u32,
     pub(crate) panics: u32,
@@ -67,6 +73,8 @@ impl<T: Clone> Pipeline<T> {
             breaker: Breaker::new(policy.breaker),
             rate: Rate::new(policy.rate, now),
             paused_until: None,
+            asked_until: None,
+            asked_pauses: Duration::ZERO,
             failed_calls: 0,
             panics: 0,
             last_delivery: None,

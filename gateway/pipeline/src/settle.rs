@@ -36,6 +36,9 @@ impl<T: Clone> Pipeline<T> {
         let Some(sent) = self.in_flight.remove(&id) else { return effects };
         self.books.in_flight -= sent.group.entries.len() as u64;
         self.in_flight_bytes -= sent.group.held();
+        // A time that has passed asks for nothing.
+        let retry_after = outcome.retry_after.filter(|asked| !asked.is_zero());
+        let outcome = Outcome { retry_after, ..outcome };
         let (sent, outcome) = self.settle_verdicts(sent, outcome, now, &mut effects);
         let backend = self.settle_call(sent, &outcome, now, &mut effects);
         self.settle_backend(&backend, id, &outcome, now, &mut effects);
@@ -98,6 +101,7 @@ impl<T: Clone> Pipeline<T> {
             return self.drop_entry(effects, entry, DropReason::RetryExhausted, reason);
         }
         let asked = retry_after.map_or(Duration::ZERO, |asked| self.policy.retry.pause(asked));
+        entry.first_attempt = entry.first_attempt.map(|first| later(first, asked));
         entry.due = later(now, self.delay(entry.attempts).max(asked));
         (entry.alone, entry.refusal) = (false, None);
         effects.retries += 1;
@@ -332,25 +336,35 @@ impl<T: Clone> Pipeline<T> {
             return;
         };
         self.failed_calls = self.failed_calls.saturating_add(1);
-        let pause = match outcome.retry_after {
-            Some(asked) => self.policy.retry.pause(asked),
-            None => self.delay(self.failed_calls),
-        };
-        self.paused_until = self.paused_until.max(Some(later(now, pause)));
+        let asked = outcome.retry_after.map(|asked| self.policy.retry.pause(asked));
+        let pause = asked.unwrap_or_else(|| self.delay(self.failed_calls));
+        let until = later(now, pause);
+        self.paused_until = self.paused_until.max(Some(until));
+        if asked.is_some() {
+            let since = self.asked_until.map_or(now, |asked| asked.max(now));
+            self.asked_pauses += until.saturating_duration_since(since);
+            self.asked_until = self.asked_until.max(Some(until));
+        }
         let message = outcome.message.clone();
-        let change = self.breaker.failed(now, why.is_some(), self.probe == Some(id));
+        // One that says when it wants to be called again is there, and the pause is all that it asks for.
+        let is_pause_enough = asked.is_some() && why.is_none() && self.breaker.is_closed();
+        let change = if is_pause_enough {
+            Change::None
+        } else {
+            self.breaker.failed(now, why.is_some(), self.probe == Some(id))
+        };
         // That it is the set-up is news even of a backend that failed before.
         effects.notices.push(if change == Change::Opened || why == Some(Opened::SetUp) {
             Notice::BreakerOpened { why: why.unwrap_or(Opened::Failures), message }
         } else {
-            let pause = outcome.retry_after.map(|asked| self.policy.retry.pause(asked));
-            Notice::CallFailed { message, pause, is_probe: self.probe == Some(id) }
+            Notice::CallFailed { message, pause: asked, is_probe: self.probe == Some(id) }
         });
     }
 
     fn is_exhausted(&self, entry: &Entry<T>, now: Instant) -> bool {
+        let asked = self.asked_pauses.saturating_sub(entry.pauses_before);
         let since = entry.first_attempt.map(|first| now.saturating_duration_since(first));
-        since.is_some_and(|elapsed| self.policy.retry.is_exhausted(elapsed))
+        since.is_some_and(|elapsed| self.policy.retry.is_exhausted(elapsed.saturating_sub(asked)))
     }
 
     /// Wait after so many failures, with jitter.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{effects::Cause, policy::BatchLimits};
@@ -23,6 +23,8 @@ pub(crate) struct Entry<T> {
     /// Calls that it was part of.
     pub attempts: u32,
     pub first_attempt: Option<Instant>,
+    /// What the backend had asked for in pauses by then.
+    pub pauses_before: Duration,
     /// While it is parked: not to be sent before.
     pub due: Instant,
     /// To be sent in a call of its own: what it does to a call would be done to others too.

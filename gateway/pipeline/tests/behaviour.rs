@@ -200,6 +200,55 @@ fn a_retry_after_is_a_pause_that_drops_nothing() {
 }
 
 #[test]
+fn pauses_that_the_backend_asks_for_count_against_no_record_however_many_they_are() {
+    for asked in [SECOND, 300 * SECOND, 3_600 * SECOND] {
+        let mut scene = Scene::new(policy());
+        scene.admit(0..100);
+        let busy = || quick(Outcome { retry_after: Some(asked), ..Outcome::of(status::RETRY, "429") });
+        scene.run(4_000 * SECOND, |_, _| busy());
+        assert_eq!(scene.given_up.len(), 0, "{asked:?}");
+        let opened = |notice: &Notice| matches!(notice, Notice::BreakerOpened { .. });
+        assert!(!scene.notices.iter().any(opened), "the backend is there: {:?}", scene.notices);
+        scene.run(400 * SECOND, |_, _| ok());
+        assert_eq!((scene.delivered.len(), scene.given_up.len()), (100, 0), "{asked:?}");
+    }
+}
+
+#[test]
+fn what_fails_without_a_time_to_come_back_at_is_given_up_whatever_pauses_there_were_before() {
+    let mut scene = Scene::new(policy());
+    scene.admit([0]);
+    scene.run(1_000 * SECOND, |_, at| {
+        let retry_after = (at < 600 * SECOND).then_some(100 * SECOND);
+        quick(Outcome { retry_after, ..Outcome::of(status::RETRY, "503") })
+    });
+    assert_eq!(scene.given_up.len(), 1);
+}
+
+#[test]
+fn a_verdict_with_a_pause_of_its_own_counts_no_pause_against_its_record() {
+    let mut scene = Scene::new(policy());
+    scene.admit([0]);
+    scene.run(3_000 * SECOND, |items, _| {
+        let (outcome, _) = verdicts(items, |_| verdict::RETRY);
+        quick(Outcome { retry_after: Some(300 * SECOND), ..outcome })
+    });
+    assert_eq!(scene.given_up.len(), 0);
+}
+
+#[test]
+fn a_time_to_come_back_at_that_has_passed_asks_for_nothing() {
+    let mut scene = Scene::new(policy());
+    scene.admit([0]);
+    scene.run(400 * SECOND, |_, _| {
+        quick(Outcome { retry_after: Some(Duration::ZERO), ..Outcome::of(status::RETRY, "503") })
+    });
+    assert_eq!(scene.given_up.len(), 1, "after max_elapsed, as without it");
+    let opened = |notice: &Notice| matches!(notice, Notice::BreakerOpened { .. });
+    assert!(scene.notices.iter().any(opened), "{:?}", scene.notices);
+}
+
+#[test]
 fn a_backend_that_refuses_everything_makes_the_records_wait_and_not_die() {
     let mut scene = Scene::new(policy());
     scene.admit(0..500);

@@ -147,7 +147,8 @@ pub struct Retry {
     #[serde(with = "HumanDuration")]
     #[schemars(extend("x-min" = "1ms"))]
     pub max: Duration,
-    /// A record whose first attempt is longer ago than this is given up at its next failure; "0s" is never.
+    /// A record whose first attempt is longer ago than this is given up at its next failure; "0s" is never. Pauses that
+    /// the backend asks for do not count.
     #[serde(with = "HumanDuration")]
     pub max_elapsed: Duration,
     /// The longest pause that a backend may ask for (`Retry-After`). A pause by itself drops nothing.

@@ -10,6 +10,9 @@ use super::{
     sse::{Event, Splitter},
 };
 
+/// Lines are counted once for so many bytes; an event that lies in two such parts is copied.
+const BYTES_PER_LOOK: usize = 64 << 10;
+
 /// One event's data as text, with the time at which its last byte passed, where that is known.
 #[derive(Debug)]
 pub(crate) struct Chunk<'a> {
@@ -62,18 +65,23 @@ pub(crate) struct Folded<'e> {
     chunks: Vec<&'e str>,
 }
 
-/// Splits the pieces of a body into chunks; `limit` bounds one event.
+/// Splits the pieces of a body into chunks, and stops soon after `most_lines`. True: there were no more.
 pub(crate) fn split<'a>(
-    mut splitter: Splitter,
+    splitter: &mut Splitter,
     pieces: impl Iterator<Item = (&'a [u8], Option<Duration>)>,
-) -> (Vec<Chunk<'a>>, usize) {
+    most_lines: usize,
+) -> (Vec<Chunk<'a>>, bool) {
     let mut chunks = Vec::with_capacity(64);
-    for (piece, at) in pieces {
-        splitter.push(piece, |event: Event<'a>| {
+    let parts = pieces.flat_map(|(piece, at)| piece.chunks(BYTES_PER_LOOK).map(move |part| (part, at)));
+    for (part, at) in parts {
+        splitter.push(part, |event: Event<'a>| {
             chunks.push(Chunk { name: event.name.map(decode), data: decode(event.data), at });
         });
+        if splitter.lines() > most_lines {
+            return (chunks, false);
+        }
     }
-    (chunks, splitter.lost())
+    (chunks, true)
 }
 
 /// UTF-8, with what is not replaced, as the specification of server-sent events wants it.

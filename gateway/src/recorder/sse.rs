@@ -28,6 +28,7 @@ pub(crate) struct Splitter {
     after_cr: bool,
     oversize: bool,
     lost: usize,
+    lines: usize,
 }
 
 /// The event that is being read, as far as it lies in the piece at hand.
@@ -49,6 +50,7 @@ impl Splitter {
             after_cr: false,
             oversize: false,
             lost: 0,
+            lines: 0,
         }
     }
 
@@ -61,6 +63,11 @@ impl Splitter {
     /// Number of events that were over the limit.
     pub(crate) fn lost(&self) -> usize {
         self.lost
+    }
+
+    /// Number of lines that have ended.
+    pub(crate) fn lines(&self) -> usize {
+        self.lines
     }
 
     /// Takes the next piece, and calls `emit` with each event that it completes.
@@ -86,6 +93,7 @@ impl Splitter {
                 _ => 1,
             };
             rest = &rest[end + ending..];
+            self.lines += 1;
             if self.line.is_empty() {
                 self.line(Cow::Borrowed(line), &mut pending, &mut emit);
             } else {

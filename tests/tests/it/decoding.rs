@@ -1,4 +1,4 @@
-//! Bodies in a content coding that are made to cost far more than they weigh.
+//! Bodies that are made to cost far more than they weigh: by a content coding, or by being nothing but framing.
 
 use std::io::Write as _;
 
@@ -99,4 +99,57 @@ async fn nine_hundred_kilobytes_of_empty_gzip_members_hold_up_no_other_record() 
     gateway.post(PATH, QUESTION).await;
     gateway.wait_for_records(31).await;
     assert!(begin.elapsed().as_millis() < 2_500, "{:?}", begin.elapsed());
+}
+
+/// `{}` in so many events, then an event of a chat stream with its usage.
+fn events(data: &str, count: usize) -> Vec<u8> {
+    let last = r#"data: {"object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#;
+    format!("{}{last}\n\ndata: [DONE]\n\n", format!("data: {data}\n\n").repeat(count)).into_bytes()
+}
+
+async fn streaming(body: Vec<u8>, capture: &str) -> (RawProvider, Running) {
+    let provider = RawProvider::start(move |_| {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        vec![Step::send([head.as_bytes(), &body].concat())]
+    })
+    .await;
+    let gateway = Gateway::new().provider("demo", &provider.url()).section(capture).file_exporter();
+    (provider, gateway.start().await)
+}
+
+#[tokio::test]
+async fn a_stream_that_is_all_framing_costs_what_it_weighs_and_keeps_its_usage() {
+    let body = events("", 7 << 20);
+    let size = body.len() as u64;
+    let (_provider, gateway) = streaming(body, "").await;
+    gateway.forget_peak();
+    let before = gateway.resident_bytes();
+    assert_eq!(gateway.post(PATH, QUESTION).await.body.len() as u64, size);
+    let record = gateway.record().await;
+    let grown = gateway.peak_resident_bytes().saturating_sub(before);
+    // The buffer of what is captured grows by doubling, and is there twice while it moves.
+    assert!(grown < 3 * size + (64 << 20), "{} MiB for {} MiB", grown >> 20, size >> 20);
+    assert_eq!(metadata(&record)["truncated"], serde_json::json!(["response"]), "{record}");
+    assert_eq!(metadata(&record)["tokens"]["total"], 7, "{record}");
+}
+
+#[tokio::test]
+async fn a_stream_has_as_many_events_as_its_cap_allows_and_one_more_is_left_out_and_named() {
+    const CAP: usize = 64 * 1024;
+    // Two lines each, of which every one counts as ten bytes.
+    let most = CAP / 10 / 2 - 2;
+    for (count, is_whole) in [(most - 1, true), (most, true), (most + 1, false), (10 * most, false)] {
+        let capture = format!("[telemetry.capture]\nmax_body_bytes = \"{CAP} B\"\n");
+        let (_provider, gateway) = streaming(events("{}", count), &capture).await;
+        gateway.post(PATH, QUESTION).await;
+        let record = gateway.record().await;
+        let truncated = metadata(&record)["truncated"].as_array().map_or(0, Vec::len);
+        assert_eq!(truncated == 0, is_whole, "{count} of {most}: {}", metadata(&record));
+        let chunks = record["attributes"]["response"]["streamed_data"].as_array().map_or(0, Vec::len);
+        assert_eq!(chunks, if is_whole { count + 1 } else { 0 }, "{count} of {most}");
+        assert_eq!(metadata(&record)["tokens"]["total"], 7, "{count}: {record}");
+    }
 }

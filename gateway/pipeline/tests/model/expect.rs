@@ -121,7 +121,8 @@ impl Fates {
     fn retry(ledger: &mut Ledger, item: &Item, outcome: &Outcome<Item>, policy: &Policy, now: Instant) {
         let record = ledger.records.get_mut(&item.id).unwrap();
         record.is_refused = false;
-        record.not_before = outcome.retry_after.map(|asked| now + asked.min(policy.retry.max_pause));
+        record.asked_alone += asked(outcome, policy).unwrap_or_default();
+        record.not_before = asked(outcome, policy).map(|asked| now + asked);
     }
 
     fn is_sent_smaller(&self, outcome: &Outcome<Item>) -> bool {
@@ -194,7 +195,9 @@ fn is_failure(code: u32) -> bool {
 
 /// Whether it may be given up now that an attempt failed.
 fn is_exhausted(ledger: &Ledger, item: &Item, policy: &Policy, now: Instant) -> bool {
-    let elapsed = ledger.records[&item.id].first_sent.map(|first| now - first);
+    let record = &ledger.records[&item.id];
+    let asked = ledger.asked - record.asked_before + record.asked_alone;
+    let elapsed = record.first_sent.map(|first| (now - first).saturating_sub(asked));
     let max = policy.retry.max_elapsed;
     !max.is_zero() && elapsed.is_some_and(|elapsed| elapsed >= max)
 }
@@ -207,6 +210,8 @@ pub struct Calls {
     cool_down: Duration,
     /// Failed calls in a row.
     failed: u32,
+    /// Those of them that are no pause that the backend asked for.
+    failed_for_breaker: u32,
     panics: u32,
     longest: Duration,
     /// No call before; no pause after.
@@ -222,6 +227,7 @@ impl Calls {
             open_until: long_ago,
             cool_down: policy.breaker.cool_down,
             failed: 0,
+            failed_for_breaker: 0,
             panics: 0,
             longest: Duration::ZERO,
             paused_at_least: long_ago,
@@ -305,7 +311,7 @@ impl Calls {
         }
     }
 
-    /// A call ends.
+    /// A call ends. True: it failed.
     pub fn settle(
         &mut self,
         batch: &Batch<Item>,
@@ -314,7 +320,7 @@ impl Calls {
         effects: &Effects<Item>,
         policy: &Policy,
         (sent_at, now): (Instant, Instant),
-    ) {
+    ) -> bool {
         self.longest = self.longest.max(now - sent_at);
         self.panics = if outcome.status == status::PANIC { self.panics + 1 } else { 0 };
         assert_eq!(effects.disable.is_some(), self.panics >= policy.max_panics);
@@ -329,14 +335,20 @@ impl Calls {
             assert_eq!(after, BreakerState::Closed, "{outcome:?}");
             let is_recovered = effects.notices.contains(&Notice::Recovered);
             assert_eq!(is_recovered, before != BreakerState::Closed);
-            (self.failed, self.cool_down) = (0, policy.breaker.cool_down);
-            return;
+            (self.failed, self.failed_for_breaker) = (0, 0);
+            self.cool_down = policy.breaker.cool_down;
+            return false;
         }
         self.failed += 1;
         self.pause(outcome, policy, now);
+        let is_paced = before == BreakerState::Closed && asked(outcome, policy).is_some() && !is_unauthorized;
+        if !is_paced {
+            self.failed_for_breaker += 1;
+        }
         match before {
             BreakerState::Closed => {
-                let is_open = is_unauthorized || self.failed >= policy.breaker.failures;
+                let is_open =
+                    is_unauthorized || !is_paced && self.failed_for_breaker >= policy.breaker.failures;
                 assert_eq!(after != BreakerState::Closed, is_open || opened == Some(Opened::SetUp));
                 assert_eq!(opened.is_some(), after != BreakerState::Closed);
                 if opened.is_some() {
@@ -352,12 +364,13 @@ impl Calls {
         }
         let expected = if is_unauthorized { Opened::Unauthorized } else { Opened::Failures };
         assert!(opened.is_none_or(|why| why == expected || why == Opened::SetUp), "{opened:?} {outcome:?}");
+        true
     }
 
     fn pause(&mut self, outcome: &Outcome<Item>, policy: &Policy, now: Instant) {
         let retry = &policy.retry;
-        let (least, most) = match outcome.retry_after {
-            Some(asked) => (asked.min(retry.max_pause), asked.min(retry.max_pause)),
+        let (least, most) = match asked(outcome, policy) {
+            Some(asked) => (asked, asked),
             None => {
                 let doubled = retry.initial.saturating_mul(1 << (self.failed - 1).min(30));
                 (Duration::ZERO, doubled.min(retry.max))
@@ -366,6 +379,12 @@ impl Calls {
         self.paused_at_least = self.paused_at_least.max(now + least);
         self.paused_at_most = self.paused_at_most.max(now + most);
     }
+}
+
+/// For how long the backend is left alone since it has asked for it.
+pub fn asked(outcome: &Outcome<Item>, policy: &Policy) -> Option<Duration> {
+    let asked = outcome.retry_after.filter(|asked| !asked.is_zero());
+    asked.map(|asked| asked.min(policy.retry.max_pause))
 }
 
 fn is_ready(ledger: &Ledger, policy: &Policy, now: Instant) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use exporter_pipeline::{Arrival, Cause, DropReason, OnFull, Policy, RejectReason, Snapshot};
@@ -26,6 +26,9 @@ pub struct Record {
     pub queued_at: Instant,
     pub is_in_flight: bool,
     pub first_sent: Option<Instant>,
+    /// What the backend had asked for in pauses by then, and what it asked for with this record alone.
+    pub asked_before: Duration,
+    pub asked_alone: Duration,
     /// Calls that ended.
     pub attempts: u32,
     /// It was alone in a call that was refused.
@@ -54,6 +57,9 @@ pub struct Ledger {
     pub rejected: [u64; RejectReason::ALL.len()],
     pub shed_bodies: u64,
     pub is_closed: bool,
+    /// Until when the backend has asked to be left alone, and for how long in all.
+    pub asked_until: Option<Instant>,
+    pub asked: Duration,
 }
 
 impl Ledger {
@@ -129,6 +135,8 @@ impl Ledger {
             queued_at: now,
             is_in_flight: false,
             first_sent: None,
+            asked_before: Duration::ZERO,
+            asked_alone: Duration::ZERO,
             attempts: 0,
             is_refused: false,
             not_before: None,
@@ -144,12 +152,19 @@ impl Ledger {
         if record.first_sent.is_none() {
             assert_eq!(self.fresh.pop_front(), Some(item.id), "what never failed keeps its order");
             self.fresh_bytes -= record.held;
+            (record.first_sent, record.asked_before) = (Some(now), self.asked);
         }
-        record.first_sent.get_or_insert(now);
         record.not_before = None;
         record.is_in_flight = true;
         self.in_flight += 1;
         self.in_flight_bytes += record.held;
+    }
+
+    /// The backend has asked to be left alone for that long.
+    pub fn pause(&mut self, asked: Duration, now: Instant) {
+        let (since, until) = (self.asked_until.map_or(now, |until| until.max(now)), now + asked);
+        self.asked += until.saturating_duration_since(since);
+        self.asked_until = Some(until.max(since));
     }
 
     /// A call with this record has ended.

@@ -15,7 +15,7 @@ use plugin_api::abi::status;
 use crate::{
     backend::Backend,
     draw::{self, SKEW, Scale, milliseconds},
-    expect::{Calls, Fates},
+    expect::{Calls, Fates, asked},
     ledger::{Item, Ledger, Loss},
 };
 
@@ -256,7 +256,12 @@ impl World {
         fates.check(&mut self.ledger, outcome, &effects, &self.policy, before, self.now);
         assert_eq!(effects.wake, self.policy.workers > 1 || self.ledger.is_closed);
         let after = self.pipeline.breaker();
-        self.calls.settle(&batch, outcome, (before, after), &effects, &self.policy, (sent_at, self.now));
+        let times = (sent_at, self.now);
+        if self.calls.settle(&batch, outcome, (before, after), &effects, &self.policy, times)
+            && let Some(asked) = asked(outcome, &self.policy)
+        {
+            self.ledger.pause(asked, self.now);
+        }
         self.told_of_losses(&effects);
         // Whoever made the call asks for more.
         self.woken(true);

@@ -47,12 +47,11 @@ impl Draft {
 
     fn read_stream(&mut self, settings: &Settings) {
         let captured = &self.exchange.response;
-        let limit = settings.stream_limit();
-        let Some(opened) = body::open(captured, limit) else {
+        let Some(opened) = body::open(captured, settings.stream_limit()) else {
             self.response = body::undecoded(captured).when(settings.capture_response);
             return;
         };
-        let (chunks, lost) = split(&opened, limit);
+        let Events { chunks, lost, whole } = Events::of(&opened, settings);
         let grammar = self.exchange.dialect.grammar();
         let api = self.api();
         let folded = fold::fold(&chunks, grammar.fold(api));
@@ -60,7 +59,7 @@ impl Draft {
         if !settings.capture_response || captured.size == 0 {
             return;
         }
-        if !opened.is_whole() {
+        if !whole {
             self.response = opened.remains(captured);
             return;
         }
@@ -129,11 +128,34 @@ impl Answered {
     }
 }
 
-fn split<'a>(opened: &'a Opened<'_>, limit: usize) -> (Vec<fold::Chunk<'a>>, usize) {
-    let head = opened.pieces().map(|(bytes, at)| (bytes, Some(at)));
-    let (mut chunks, lost) = fold::split(Splitter::new(limit), head);
-    if !opened.is_whole() {
-        chunks.extend(fold::split(Splitter::midway(limit), [(opened.tail(), None)].into_iter()).0);
+/// What a stream was split into.
+struct Events<'a> {
+    chunks: Vec<fold::Chunk<'a>>,
+    /// Events that were too large.
+    lost: usize,
+    whole: bool,
+}
+
+impl<'a> Events<'a> {
+    /// Each line counts as at least so many bytes of content: a stream that is all framing is bounded, too, in memory and
+    /// in time. The longest answers of today's models have some 130,000 events of two or three lines.
+    const BYTES_PER_LINE: usize = 10;
+    /// Of a stream that has too many, its end is read for its usage.
+    const TAIL: usize = 16 << 10;
+
+    fn of(opened: &'a Opened<'_>, settings: &Settings) -> Self {
+        let limit = settings.stream_limit();
+        let most_lines = settings.max_body_bytes / Self::BYTES_PER_LINE;
+        let mut splitter = Splitter::new(limit);
+        let head = opened.pieces().map(|(bytes, at)| (bytes, Some(at)));
+        let (mut chunks, is_all) = fold::split(&mut splitter, head, most_lines);
+        let whole = opened.is_whole() && is_all;
+        if !whole {
+            let bytes = opened.contiguous();
+            let tail = if is_all { opened.tail() } else { &bytes[bytes.len().saturating_sub(Self::TAIL)..] };
+            let tail = [(tail, None)].into_iter();
+            chunks.extend(fold::split(&mut Splitter::midway(limit), tail, most_lines).0);
+        }
+        Self { chunks, lost: splitter.lost(), whole }
     }
-    (chunks, lost)
 }

@@ -81,6 +81,18 @@ impl Answer {
         retry_after(self.headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
     }
 
+    /// Whether it comes from something else than an API, whatever its status says: a web page, as proxies and login pages
+    /// answer, or bytes that are neither text nor called protobuf.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        let kind = self.header("content-type").unwrap_or_default().to_ascii_lowercase();
+        if kind.contains("protobuf") {
+            return false;
+        }
+        let is_page = kind.starts_with("text/html") || self.body.trim_ascii_start().starts_with(b"<");
+        is_page || std::str::from_utf8(&self.body).is_err()
+    }
+
     /// What was asked, and what was answered, in one sentence without secrets:
     /// `POST https://host/_bulk answered 400 Bad Request: {"error":…`.
     #[must_use]
@@ -90,12 +102,16 @@ impl Answer {
             300..=399 | 404 | 405 => " (is the URL right?)",
             401 | 403 => " (are the credentials right?)",
             407 => " (the proxy wants credentials)",
+            200..=299 if self.is_foreign() => {
+                " (no answer of the API: is the URL right, or does a proxy answer?)"
+            }
             _ => "",
         };
         format!("{} answered {}{colon}{}{cure}", self.target, self.status, self.excerpt)
     }
 
-    /// Nothing when the records are delivered, by the rules of [`classify`].
+    /// Nothing when the records are delivered, by the rules of [`classify`]. A success that [is no
+    /// API's](Self::is_foreign) delivers nothing: it is retried.
     ///
     /// # Errors
     /// What became of them otherwise, with the wait that the answer asks for.
@@ -109,6 +125,7 @@ impl Answer {
     /// As [`check`](Self::check).
     pub fn check_as(&self, class: Class) -> Result<(), ExportError> {
         let error = match class {
+            Class::Delivered if self.is_foreign() => ExportError::retry(self.sentence()),
             Class::Delivered => return Ok(()),
             Class::TooLarge => ExportError::too_large(self.sentence()),
             Class::Unauthorized => ExportError::unauthorized(self.sentence()),

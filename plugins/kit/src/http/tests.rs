@@ -54,6 +54,30 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
+fn a_success_that_is_no_answer_of_an_api_delivers_nothing() {
+    for (answer, is_delivered) in [
+        ("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n", true),
+        ("HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}", true),
+        ("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok", true),
+        ("HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 1\r\n\r\n<", true),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: Text/HTML; charset=utf-8\r\ncontent-length: 4\r\n\r\nhi!\n",
+            false,
+        ),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n\n <!doctype html> ", false),
+    ] {
+        let (base, asked) = one_answer(answer);
+        let judged = run(async { client().post(base).send().await.unwrap().check() });
+        assert_eq!(judged.is_ok(), is_delivered, "{answer}: {judged:?}");
+        if let Err(error) = judged {
+            assert_eq!(error.kind(), plugin_api::ErrorKind::Retry, "{error}");
+            assert!(error.to_string().contains("does a proxy answer?"), "{error}");
+        }
+        asked.join().unwrap();
+    }
+}
+
+#[test]
 fn a_request_arrives_whole_and_an_answer_is_judged() {
     let (base, asked) =
         one_answer("HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: 9\r\n\r\nslow down");

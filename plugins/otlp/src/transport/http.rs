@@ -51,6 +51,7 @@ impl Http {
         let answer = request.send().await?;
         let class = answer::http_class(answer.status().as_u16());
         if class == Class::Delivered {
+            answer.check_as(class)?;
             return Ok(if is_protobuf(&answer) { Taken::read(answer.body()) } else { Taken::default() });
         }
         let failure = failure(&answer);

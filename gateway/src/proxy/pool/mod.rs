@@ -1,0 +1,621 @@
+//! Connections to one provider, kept and used again by one worker.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `connect` | a connection is made |
+//! | `idle` | HTTP/1 connections that nobody uses just now |
+//! | `streams` | HTTP/2 connections, their free streams, and who waits for one |
+//! | `again` | what may be sent once more |
+//! | `first_byte` | how long an answer is waited for |
+//!
+//! Of its own, and not `hyper-util`'s: its client hashes its key, clones its configuration and spawns a task for every
+//! request, and its pool parts (`client::pool`) know neither whether a connection is ready nor how many streams it has
+//! left (`docs/architecture.md`).
+
+mod again;
+mod connect;
+mod first_byte;
+mod idle;
+mod streams;
+
+use std::{
+    collections::VecDeque,
+    error::Error as StdError,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Request, Response, Uri, Version, header, uri};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http2},
+};
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use self::{
+    again::{Spare, is_unprocessed},
+    connect::{Connector, Driver, Http1, Opened},
+    idle::Idle,
+    streams::{Id, Streams, Waiter},
+};
+use super::{body::RequestBody, config::Http2, upload::Upload};
+
+/// How long an HTTP/2 connection without a stream is kept.
+const IDLE_HTTP2: Duration = Duration::from_secs(300);
+
+/// How long after an answer the rest of its request, which the client has sent, may take to leave.
+const SENT_SOON: Duration = Duration::from_secs(1);
+
+/// How often a request is sent that an HTTP/2 server refuses to look at.
+const ATTEMPTS: usize = 3;
+
+/// Where the connections go, and how they are made.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub scheme: uri::Scheme,
+    pub authority: uri::Authority,
+    pub http2: Http2,
+    /// For name, TCP, TLS and HTTP/2's settings together.
+    pub connect_timeout: Duration,
+    /// From the whole request to the answer's head.
+    pub first_byte: Duration,
+    pub tls: Arc<rustls::ClientConfig>,
+}
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    settings: Settings,
+    host: HeaderValue,
+    connector: Connector,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Debug)]
+struct Connections {
+    protocol: Protocol,
+    idle: Idle<Http1>,
+    streams: Streams<http2::SendRequest<RequestBody>, Waiting>,
+}
+
+/// What the provider speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    /// The first TLS handshake will tell.
+    Unknown,
+    Http1,
+    Http2,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum SendError {
+    /// No connection: name, network, TLS or HTTP/2's greetings.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] Arc<dyn StdError + Send + Sync>),
+    /// No connection in time.
+    #[error("cannot connect: nothing came of it within {0:?}")]
+    ConnectTimeout(Duration),
+    /// The connection broke before the answer's headers came.
+    #[error("the connection broke: {0}")]
+    Broken(#[source] Arc<hyper::Error>),
+    /// No answer in time.
+    #[error("nothing came within {0:?}")]
+    FirstByte(Duration),
+}
+
+impl SendError {
+    fn connect(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Connect(error.into().into())
+    }
+}
+
+/// An answer, and the connection that its body comes over.
+pub(super) type Answer = (Response<Incoming>, Lease);
+
+/// A connection, or a stream of one, that is busy with an answer. Dropped before the answer's end, it closes.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pool: Arc<Pool>,
+    connection: Leased,
+    /// The request's body, if it streams.
+    upload: Option<Upload>,
+}
+
+#[derive(Debug)]
+enum Leased {
+    Http1(Http1),
+    Http2(Arc<Place>),
+}
+
+/// The place of a request among the streams of an HTTP/2 connection. A body that is still being sent holds it too.
+#[derive(Debug)]
+pub(super) struct Place {
+    pool: Arc<Pool>,
+    id: Id,
+}
+
+/// A request that waits for a stream; nothing is what it gets when the provider turns out to speak HTTP/1.
+#[derive(Debug)]
+struct Waiting(oneshot::Sender<Result<Option<Stream>, SendError>>);
+
+#[derive(Debug)]
+struct Stream {
+    sender: http2::SendRequest<RequestBody>,
+    place: Place,
+}
+
+/// A request that was not answered.
+struct Failed {
+    error: SendError,
+    /// It can be sent over another connection.
+    again: Option<Request<RequestBody>>,
+}
+
+impl Lease {
+    /// The answer has ended. What is left of the request serves nobody: the sending of it is ended.
+    pub(super) fn give_back(self) {
+        let Self { pool, connection, upload } = self;
+        let is_sent = upload.is_none_or(|upload| upload.end());
+        let Leased::Http1(mut http1) = connection else { return };
+        if http1.sender.is_ready() {
+            pool.lock().idle.push(http1, Instant::now());
+        } else if is_sent {
+            // The last of the request is still on its way out.
+            tokio::spawn(async move {
+                if let Ok(Ok(())) = tokio::time::timeout(SENT_SOON, http1.sender.ready()).await {
+                    pool.lock().idle.push(http1, Instant::now());
+                }
+            });
+        }
+    }
+
+    /// The provider fell silent: no further request shall meet the same silence.
+    pub(super) fn give_up(self) {
+        if let Leased::Http2(place) = &self.connection {
+            self.pool.lock().streams.give_up(place.id);
+        }
+    }
+
+    /// The connection has become something else, such as a WebSocket. It belongs to whoever upgraded it.
+    #[allow(dead_code, reason = "for tunnels")]
+    pub(super) fn let_go(self) {
+        if let Leased::Http1(http1) = self.connection {
+            http1.let_go();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let has_waiting = {
+            let mut connections = self.pool.lock();
+            connections.streams.release(self.id, Instant::now());
+            connections.streams.has_waiting()
+        };
+        if has_waiting {
+            self.pool.serve_waiting();
+        }
+    }
+}
+
+impl Waiter for Waiting {
+    fn has_left(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+impl Pool {
+    pub(super) fn new(settings: Settings) -> Arc<Self> {
+        // A user name and password, if any, are no part of it.
+        let host = settings.authority.as_str().rsplit('@').next().unwrap_or_default();
+        let host = HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static(""));
+        let protocol = match settings.http2 {
+            Http2::Always => Protocol::Http2,
+            Http2::Auto if settings.scheme == uri::Scheme::HTTPS => Protocol::Unknown,
+            Http2::Auto | Http2::Never => Protocol::Http1,
+        };
+        let connections = Connections { protocol, idle: Idle::default(), streams: Streams::default() };
+        let connector = Connector::new(&settings, settings.http2);
+        Arc::new(Self { settings, host, connector, connections: Mutex::new(connections) })
+    }
+
+    /// Sends a request whose URI is a path with query. It is sent once more over another connection as long as nothing of
+    /// it has left, or the provider says that it has not looked at it.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        mut request: Request<RequestBody>,
+    ) -> Result<Answer, SendError> {
+        let mut attempts = 0;
+        loop {
+            let failed = match self.idle_http1() {
+                Some(http1) => self.over_http1(http1, true, request).await,
+                None => match self.new_http1_or_stream().await? {
+                    Connection::Http1(http1) => self.over_http1(http1, false, request).await,
+                    Connection::Http2(stream) => {
+                        attempts += 1;
+                        self.over_http2(stream, request).await
+                    }
+                },
+            };
+            match failed {
+                Ok(answer) => return Ok(answer),
+                Err(Failed { again: Some(again), .. }) if attempts < ATTEMPTS => request = again,
+                Err(Failed { error, .. }) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends a request over an HTTP/1 connection that is made for it alone and never given back: for what may turn the
+    /// connection into something else ([`Lease::let_go`]).
+    #[allow(dead_code, reason = "for tunnels")]
+    pub(super) async fn send_alone(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+    ) -> Result<Answer, SendError> {
+        match Connector::new(&self.settings, Http2::Never).connect().await? {
+            Opened::Http1(http1) => {
+                self.over_http1(http1, false, request).await.map_err(|failed| failed.error)
+            }
+            Opened::Http2 { .. } => Err(SendError::connect("HTTP/2 where HTTP/1.1 was asked for")),
+        }
+    }
+
+    async fn over_http1(
+        self: &Arc<Self>,
+        http1: Http1,
+        is_reused: bool,
+        request: Request<RequestBody>,
+    ) -> Result<Answer, Failed> {
+        let upload = request.body().upload().cloned();
+        // It is in the lease, which closes it, from before the request is sent.
+        let mut lease = Lease { pool: self.clone(), connection: Leased::Http1(http1), upload };
+        let Leased::Http1(http1) = &mut lease.connection else { unreachable!() };
+        let answer = http1.sender.try_send_request(self.for_http1(request));
+        match first_byte::within(self.settings.first_byte, lease.upload.as_ref(), answer).await {
+            Ok(Ok(response)) => Ok((response, lease)),
+            // One that the provider closed while it was idle.
+            Ok(Err(error)) => Err(Failed::of(error).when(is_reused)),
+            Err(_) => Err(self.no_first_byte()),
+        }
+    }
+
+    async fn over_http2(
+        self: &Arc<Self>,
+        Stream { mut sender, place }: Stream,
+        request: Request<RequestBody>,
+    ) -> Result<Answer, Failed> {
+        let mut request = self.for_http2(request);
+        let spare = Spare::of(&request);
+        let upload = request.body().upload().cloned();
+        let place = Arc::new(place);
+        request.body_mut().hold(&place);
+        let id = place.id;
+        let lease = Lease { pool: self.clone(), connection: Leased::Http2(place), upload };
+        let answer = sender.try_send_request(request);
+        match first_byte::within(self.settings.first_byte, lease.upload.as_ref(), answer).await {
+            Ok(Ok(response)) => Ok((response, lease)),
+            Ok(Err(mut error)) if error.message().is_none() && is_unprocessed(error.error()) => {
+                debug!("the provider has not looked at a request: {}", error.error());
+                self.lock().streams.refused(id);
+                drop(error.take_message());
+                Err(Failed { again: spare.request(), error: SendError::Broken(Arc::new(error.into_error())) })
+            }
+            Ok(Err(error)) => {
+                lease.give_up();
+                Err(Failed::of(error))
+            }
+            Err(_) => {
+                lease.give_up();
+                Err(self.no_first_byte())
+            }
+        }
+    }
+
+    fn no_first_byte(&self) -> Failed {
+        Failed { error: SendError::FirstByte(self.settings.first_byte), again: None }
+    }
+
+    /// HTTP/1 wants a path and a `Host`.
+    fn for_http1(&self, mut request: Request<RequestBody>) -> Request<RequestBody> {
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().insert(header::HOST, self.host.clone());
+        if request.uri().scheme().is_some() {
+            let path = request.uri().path_and_query().cloned();
+            *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+        }
+        request
+    }
+
+    /// HTTP/2 wants a whole URI.
+    fn for_http2(&self, mut request: Request<RequestBody>) -> Request<RequestBody> {
+        request.headers_mut().remove(header::HOST);
+        *request.version_mut() = Version::HTTP_2;
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(self.settings.scheme.clone());
+        parts.authority = Some(self.settings.authority.clone());
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        request
+    }
+
+    /// A connection that is there and still open.
+    fn idle_http1(&self) -> Option<Http1> {
+        let mut connections = self.lock();
+        loop {
+            let http1 = connections.idle.pop(Instant::now())?;
+            if http1.sender.is_ready() {
+                return Some(http1);
+            }
+        }
+    }
+
+    async fn new_http1_or_stream(self: &Arc<Self>) -> Result<Connection, SendError> {
+        loop {
+            if self.lock().protocol == Protocol::Http1 {
+                match self.connector.connect().await? {
+                    Opened::Http1(http1) => return Ok(Connection::Http1(http1)),
+                    Opened::Http2 { sender, driver, streams } => self.opened(sender, driver, streams),
+                }
+            } else if let Some(stream) = self.stream().await? {
+                return Ok(Connection::Http2(stream));
+            } else if let Some(http1) = self.idle_http1() {
+                return Ok(Connection::Http1(http1));
+            }
+        }
+    }
+
+    /// A stream; nothing when the provider turns out to speak HTTP/1.
+    async fn stream(self: &Arc<Self>) -> Result<Option<Stream>, SendError> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut connections = self.lock();
+            if let Some((id, sender)) = connections.streams.take() {
+                return Ok(Some(self.granted(id, sender)));
+            }
+            connections.streams.wait(Waiting(sender));
+        }
+        self.begin_connecting();
+        let limit = self.settings.connect_timeout;
+        match tokio::time::timeout(limit, receiver).await {
+            Ok(Ok(granted)) => granted,
+            Ok(Err(_)) | Err(_) => Err(SendError::ConnectTimeout(limit)),
+        }
+    }
+
+    fn granted(self: &Arc<Self>, id: Id, sender: &http2::SendRequest<RequestBody>) -> Stream {
+        Stream { sender: sender.clone(), place: Place { pool: self.clone(), id } }
+    }
+
+    /// Begins as many connections as those that wait need. They are made on their own: whoever asked may leave.
+    fn begin_connecting(self: &Arc<Self>) {
+        let count = self.lock().streams.begin();
+        for _ in 0..count {
+            let pool = self.clone();
+            tokio::spawn(async move {
+                match pool.connector.connect().await {
+                    Ok(Opened::Http2 { sender, driver, streams }) => pool.opened(sender, driver, streams),
+                    Ok(Opened::Http1(http1)) => pool.opened_http1(http1),
+                    Err(error) => pool.failed(&error),
+                }
+            });
+        }
+    }
+
+    fn opened(self: &Arc<Self>, sender: http2::SendRequest<RequestBody>, driver: Driver, streams: usize) {
+        let id = {
+            let mut connections = self.lock();
+            connections.protocol = Protocol::Http2;
+            connections.streams.opened(sender, streams, Instant::now())
+        };
+        tokio::spawn(drive(Arc::downgrade(self), id, driver, streams));
+        self.serve_waiting();
+        self.begin_connecting();
+    }
+
+    fn opened_http1(&self, http1: Http1) {
+        let waiting = {
+            let mut connections = self.lock();
+            connections.protocol = Protocol::Http1;
+            connections.idle.push(http1, Instant::now());
+            connections.streams.is_other_protocol()
+        };
+        answer(waiting, || Ok(None));
+    }
+
+    fn failed(&self, error: &SendError) {
+        let waiting = self.lock().streams.failed();
+        answer(waiting, || Err(error.clone()));
+    }
+
+    /// Gives the streams that are free to those who wait.
+    fn serve_waiting(self: &Arc<Self>) {
+        loop {
+            let (waiting, stream) = {
+                let mut connections = self.lock();
+                let Some((waiting, id, sender)) = connections.streams.take_for_waiting() else { return };
+                (waiting, self.granted(id, sender))
+            };
+            // A stream that nobody takes frees itself, for which the lock must be free.
+            drop(waiting.0.send(Ok(Some(stream))));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Connection {
+    Http1(Http1),
+    Http2(Stream),
+}
+
+impl Failed {
+    fn of(mut error: TrySendError<Request<RequestBody>>) -> Self {
+        Self { again: error.take_message(), error: SendError::Broken(Arc::new(error.into_error())) }
+    }
+
+    fn when(mut self, may_be_sent_again: bool) -> Self {
+        if !may_be_sent_again {
+            self.again = None;
+        }
+        self
+    }
+}
+
+fn answer(waiting: VecDeque<Waiting>, say: impl Fn() -> Result<Option<Stream>, SendError>) {
+    for Waiting(waiting) in waiting {
+        let _ = waiting.send(say());
+    }
+}
+
+/// Drives an HTTP/2 connection to its end, and keeps the pool's knowledge of it up to date.
+async fn drive(pool: Weak<Pool>, id: Id, mut driver: Driver, mut streams: usize) {
+    let mut look = tokio::time::interval(IDLE_HTTP2 / 10);
+    let ended = loop {
+        let poll = std::future::poll_fn(|cx| {
+            let polled = Pin::new(&mut driver).poll(cx);
+            let allowed = driver.current_max_send_streams();
+            if allowed != streams
+                && let Some(pool) = pool.upgrade()
+            {
+                streams = allowed;
+                pool.lock().streams.allow(id, allowed);
+                pool.serve_waiting();
+            }
+            polled
+        });
+        tokio::select! {
+            biased;
+            ended = poll => break ended,
+            _ = look.tick() => {
+                if let Some(pool) = pool.upgrade() {
+                    pool.lock().streams.expire(id, IDLE_HTTP2, Instant::now());
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!("a connection to a provider ended: {error}");
+    }
+    if let Some(pool) = pool.upgrade() {
+        pool.lock().streams.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::proxy::tls;
+
+    /// A server that answers `answers` requests on each connection and closes it then; it tells how many connections it
+    /// was asked for.
+    async fn server(answers: usize) -> (uri::Authority, Arc<Mutex<usize>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let connections = Arc::new(Mutex::new(0));
+        let counted = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                *counted.lock().unwrap() += 1;
+                for _ in 0..answers {
+                    let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+                }
+            }
+        });
+        (authority, connections)
+    }
+
+    fn pool(authority: uri::Authority) -> Arc<Pool> {
+        Pool::new(Settings {
+            scheme: uri::Scheme::HTTP,
+            authority,
+            http2: Http2::Auto,
+            connect_timeout: Duration::from_secs(5),
+            first_byte: Duration::from_secs(5),
+            tls: tls::client_config(None).unwrap(),
+        })
+    }
+
+    /// One request; its connection goes back when its answer has ended.
+    async fn ask(pool: &Arc<Pool>) {
+        let request = Request::get("/v1/models").body(RequestBody::Ready(None)).unwrap();
+        let (response, lease) = pool.send(request).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+        lease.give_back();
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again() {
+        let (authority, connections) = server(3).await;
+        let pool = pool(authority);
+        for _ in 0..3 {
+            ask(&pool).await;
+        }
+        assert_eq!(*connections.lock().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_it_was_idle_is_replaced() {
+        let (authority, connections) = server(1).await;
+        let pool = pool(authority);
+        for _ in 0..5 {
+            ask(&pool).await;
+            while pool.lock().idle.is_any_ready() {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(*connections.lock().unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_given_up_closes_its_connection() {
+        let (authority, connections) = server(2).await;
+        let pool = pool(authority);
+        let request = Request::get("/v1/models").body(RequestBody::Ready(None)).unwrap();
+        drop(pool.send(request).await.unwrap());
+        ask(&pool).await;
+        assert_eq!(*connections.lock().unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+        drop(listener);
+        let request = Request::get("/v1/models").body(RequestBody::Ready(None)).unwrap();
+        assert!(matches!(pool(authority).send(request).await, Err(SendError::Connect(_))));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_let_go_belongs_to_whoever_upgraded_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            let switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: echo\r\nconnection: upgrade\r\n\r\n";
+            stream.write_all(switch).await.unwrap();
+            let (mut read, mut write) = stream.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+        });
+        let request = Request::get("/v1/realtime").header("connection", "upgrade").header("upgrade", "echo");
+        let request = request.body(RequestBody::Ready(None)).unwrap();
+        let (response, lease) = pool(authority).send_alone(request).await.unwrap();
+        assert_eq!(response.status(), 101);
+        lease.let_go();
+        let mut tunnel = hyper_util::rt::TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        tunnel.write_all(b"ping").await.unwrap();
+        let mut echo = [0; 4];
+        tunnel.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"ping");
+    }
+}

@@ -268,7 +268,7 @@ async fn first_connection_is_mute(begins: bool) -> Http2Provider {
 #[tokio::test]
 async fn a_connection_on_which_a_request_timed_out_gets_no_further_ones() {
     let provider = first_connection_is_mute(false).await;
-    let gateway = gateway(&provider, "timeout.first_byte = \"300ms\"").await;
+    let gateway = gateway(&provider, "timeout.first_byte = \"2s\"").await;
     assert_eq!(gateway.post(PATH, QUESTION).await.status, 504);
     assert_all_answered(&ask_at_once(&gateway, 3).await);
     assert_eq!(provider.connections(), 2);
@@ -277,7 +277,7 @@ async fn a_connection_on_which_a_request_timed_out_gets_no_further_ones() {
 #[tokio::test]
 async fn a_connection_on_which_an_answer_fell_silent_gets_no_further_requests() {
     let provider = first_connection_is_mute(true).await;
-    let gateway = gateway(&provider, "timeout.idle = \"300ms\"").await;
+    let gateway = gateway(&provider, "timeout.idle = \"1s\"").await;
     let request = end_to_end::client::post(&format!("{}{PATH}", gateway.url), QUESTION, &[]);
     let cut = gateway.client.open(request).await.unwrap();
     assert!(within("the cut", http_body_util::BodyExt::collect(cut.into_body())).await.is_err());
@@ -366,6 +366,7 @@ async fn an_upload_that_the_answer_made_idle_is_ended_and_its_connection_stays()
                     Ok(piece) => body.flow_control().release_capacity(piece.len()).unwrap(),
                     Err(error) => {
                         reset.lock().unwrap().insert(error.reason().unwrap().to_string());
+                        return;
                     }
                 }
             }

@@ -12,7 +12,7 @@ use hyper_util::{
 use tokio::{net::TcpStream, task::AbortHandle};
 use tower_service::Service as _;
 
-use super::{SendError, Settings};
+use super::{SendError, Settings, patient::Patient};
 use crate::proxy::{body::RequestBody, config::Http2};
 
 /// A connection that is silent for so long is asked whether it is still there.
@@ -98,7 +98,7 @@ impl Connector {
         if self.is_always_http2 || stream.connected().is_negotiated_h2() {
             return greet(stream).await;
         }
-        let (sender, connection) = http1::handshake(stream).await.map_err(SendError::connect)?;
+        let (sender, connection) = http1::handshake(Patient::new(stream)).await.map_err(SendError::connect)?;
         let task = tokio::spawn(connection.with_upgrades()).abort_handle();
         Ok(Opened::Http1(Http1 { sender, task: Some(task) }))
     }

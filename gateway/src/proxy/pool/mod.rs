@@ -5,6 +5,7 @@
 //! | `connect` | a connection is made |
 //! | `idle` | HTTP/1 connections that nobody uses just now |
 //! | `streams` | HTTP/2 connections, their free streams, and who waits for one |
+//! | `patient` | an answer is read although the request cannot be sent any more |
 //! | `again` | what may be sent once more |
 //! | `first_byte` | how long an answer is waited for |
 //!
@@ -16,6 +17,7 @@ mod again;
 mod connect;
 mod first_byte;
 mod idle;
+mod patient;
 mod streams;
 
 use std::{

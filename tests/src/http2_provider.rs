@@ -44,7 +44,8 @@ impl Http2Provider {
         F: Future<Output = ()> + Send + 'static,
     {
         let answer = Arc::new(answer);
-        Self::of_connections(move |connection, stream| serve(connection, stream, streams, answer.clone())).await
+        Self::of_connections(move |connection, stream| serve(connection, stream, streams, answer.clone()))
+            .await
     }
 
     /// Does with each connection what `converse` says. An error of it is the gateway's hanging up.

@@ -206,12 +206,7 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    pub(super) fn new(
-        inner: Incoming,
-        observer: RequestObserver,
-        lease: Lease,
-        idle: Duration,
-    ) -> Self {
+    pub(super) fn new(inner: Incoming, observer: RequestObserver, lease: Lease, idle: Duration) -> Self {
         Self { inner, observer, lease: Some(lease), idle: Idle::new(idle) }
     }
 

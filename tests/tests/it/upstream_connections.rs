@@ -213,7 +213,8 @@ async fn an_early_answer_of_a_provider_that_hangs_up_reaches_the_client_whole() 
     let provider = Http2Provider::of_connections(|_, mut stream| async move {
         read_head(&mut stream).await?;
         let body = "x".repeat(1000);
-        let answer = format!("HTTP/1.1 413 Too Large\r\ncontent-length: 1000\r\nconnection: close\r\n\r\n{body}");
+        let answer =
+            format!("HTTP/1.1 413 Too Large\r\ncontent-length: 1000\r\nconnection: close\r\n\r\n{body}");
         stream.write_all(answer.as_bytes()).await
         // With what it has not read: a reset.
     })

@@ -26,11 +26,21 @@ impl Spare {
     }
 }
 
-/// The server promises that it has not looked at the request: a stream that it refused, or one that came after the last that
-/// its GOAWAY names (RFC 9113, section 8.7).
-pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
-    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else {
-        return false;
-    };
-    error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+/// What a server has not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// One stream.
+    Stream,
+    /// Everything after the last stream that its GOAWAY names.
+    Connection,
+}
+
+/// The server's promise that it has not looked at a request (RFC 9113, section 8.7), if that is why it failed.
+pub(super) fn refusal(error: &hyper::Error) -> Option<Refusal> {
+    let error = error.source()?.downcast_ref::<h2::Error>().filter(|error| error.is_remote())?;
+    if error.is_go_away() {
+        Some(Refusal::Connection)
+    } else {
+        (error.reason() == Some(h2::Reason::REFUSED_STREAM)).then_some(Refusal::Stream)
+    }
 }

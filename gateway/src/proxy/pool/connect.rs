@@ -98,7 +98,8 @@ impl Connector {
         if self.is_always_http2 || stream.connected().is_negotiated_h2() {
             return greet(stream).await;
         }
-        let (sender, connection) = http1::handshake(Patient::new(stream)).await.map_err(SendError::connect)?;
+        let (sender, connection) =
+            http1::handshake(Patient::new(stream)).await.map_err(SendError::connect)?;
         let task = tokio::spawn(connection.with_upgrades()).abort_handle();
         Ok(Opened::Http1(Http1 { sender, task: Some(task) }))
     }

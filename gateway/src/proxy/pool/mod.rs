@@ -37,7 +37,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use self::{
-    again::{Spare, is_unprocessed},
+    again::{Refusal, Spare, refusal},
     connect::{Connector, Driver, Http1, Opened},
     idle::Idle,
     streams::{Id, Streams, Waiter},
@@ -231,17 +231,14 @@ impl Pool {
     ) -> Result<Answer, SendError> {
         let mut attempts = 0;
         loop {
-            let failed = match self.idle_http1() {
-                Some(http1) => self.over_http1(http1, true, request).await,
-                None => match self.new_http1_or_stream().await? {
-                    Connection::Http1(http1) => self.over_http1(http1, false, request).await,
-                    Connection::Http2(stream) => {
-                        attempts += 1;
-                        self.over_http2(stream, request).await
-                    }
-                },
+            let answered = match self.connection().await? {
+                Connection::Http1 { http1, is_reused } => self.over_http1(http1, is_reused, request).await,
+                Connection::Http2(stream) => {
+                    attempts += 1;
+                    self.over_http2(stream, request).await
+                }
             };
-            match failed {
+            match answered {
                 Ok(answer) => return Ok(answer),
                 Err(Failed { again: Some(again), .. }) if attempts < ATTEMPTS => request = again,
                 Err(Failed { error, .. }) => return Err(error),
@@ -298,15 +295,15 @@ impl Pool {
         let answer = sender.try_send_request(request);
         match first_byte::within(self.settings.first_byte, lease.upload.as_ref(), answer).await {
             Ok(Ok(response)) => Ok((response, lease)),
-            Ok(Err(mut error)) if error.message().is_none() && is_unprocessed(error.error()) => {
-                debug!("the provider has not looked at a request: {}", error.error());
-                self.lock().streams.refused(id);
-                drop(error.take_message());
-                Err(Failed { again: spare.request(), error: SendError::Broken(Arc::new(error.into_error())) })
-            }
             Ok(Err(error)) => {
-                lease.give_up();
-                Err(Failed::of(error))
+                let refusal = refusal(error.error());
+                match refusal {
+                    Some(Refusal::Stream) => self.lock().streams.refused(id),
+                    Some(Refusal::Connection) | None => lease.give_up(),
+                }
+                let failed = Failed::of(error);
+                let again = failed.again.or_else(|| refusal.and_then(|_| spare.request()));
+                Err(Failed { again, ..failed })
             }
             Err(_) => {
                 lease.give_up();
@@ -341,28 +338,24 @@ impl Pool {
         request
     }
 
-    /// A connection that is there and still open.
-    fn idle_http1(&self) -> Option<Http1> {
-        let mut connections = self.lock();
+    async fn connection(self: &Arc<Self>) -> Result<Connection, SendError> {
         loop {
-            let http1 = connections.idle.pop(Instant::now())?;
-            if http1.sender.is_ready() {
-                return Some(http1);
-            }
-        }
-    }
-
-    async fn new_http1_or_stream(self: &Arc<Self>) -> Result<Connection, SendError> {
-        loop {
-            if self.lock().protocol == Protocol::Http1 {
-                match self.connector.connect().await? {
-                    Opened::Http1(http1) => return Ok(Connection::Http1(http1)),
-                    Opened::Http2 { sender, driver, streams } => self.opened(sender, driver, streams),
+            let protocol = {
+                let mut connections = self.lock();
+                if let Some(http1) = connections.idle_http1() {
+                    return Ok(Connection::Http1 { http1, is_reused: true });
                 }
-            } else if let Some(stream) = self.stream().await? {
-                return Ok(Connection::Http2(stream));
-            } else if let Some(http1) = self.idle_http1() {
-                return Ok(Connection::Http1(http1));
+                connections.protocol
+            };
+            if protocol != Protocol::Http1 {
+                match self.stream().await? {
+                    Some(stream) => return Ok(Connection::Http2(stream)),
+                    None => continue,
+                }
+            }
+            match self.connector.connect().await? {
+                Opened::Http1(http1) => return Ok(Connection::Http1 { http1, is_reused: false }),
+                Opened::Http2 { sender, driver, streams } => self.opened(sender, driver, streams),
             }
         }
     }
@@ -449,8 +442,20 @@ impl Pool {
 }
 
 enum Connection {
-    Http1(Http1),
+    Http1 { http1: Http1, is_reused: bool },
     Http2(Stream),
+}
+
+impl Connections {
+    /// A connection that is there and still open.
+    fn idle_http1(&mut self) -> Option<Http1> {
+        loop {
+            let http1 = self.idle.pop(Instant::now())?;
+            if http1.sender.is_ready() {
+                return Some(http1);
+            }
+        }
+    }
 }
 
 impl Failed {

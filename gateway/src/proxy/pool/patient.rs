@@ -42,11 +42,7 @@ impl<S: Read + Unpin> Read for Patient<S> {
 }
 
 impl<S: Write + Unpin> Write for Patient<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_deaf {
             return Poll::Ready(Ok(bytes.len()));
         }

@@ -132,8 +132,8 @@ impl Tapped {
     }
 
     fn fail(&self, error: GatewayError) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.upload.fail(error.clone());
-        Poll::Ready(Some(Err(error.into())))
+        self.upload.fail(error);
+        Poll::Ready(Some(Err(cancelled())))
     }
 
     fn pass(&self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -172,10 +172,7 @@ impl Body for Tapped {
                 this.pass(frame)
             }
             Poll::Ready(Some(Err(Gone::Client))) => this.fail(GatewayError::RequestBroken),
-            Poll::Ready(Some(Err(Gone::Ended))) => {
-                // The stream, if it is one, is ended as RFC 9113 says, and not as an error of ours.
-                Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into())))
-            }
+            Poll::Ready(Some(Err(Gone::Ended))) => Poll::Ready(Some(Err(cancelled()))),
             Poll::Ready(None) => {
                 this.complete();
                 Poll::Ready(None)
@@ -194,6 +191,11 @@ impl Body for Tapped {
     fn size_hint(&self) -> SizeHint {
         self.upload.size_hint()
     }
+}
+
+/// Ends the sending of a request. To HTTP/2 it says so: without it hyper resets the stream with an internal error of ours.
+fn cancelled() -> BoxError {
+    h2::Error::from(h2::Reason::CANCEL).into()
 }
 
 /// The provider's answer: frames pass through untouched. Its end, an error or its being dropped ends the observer.

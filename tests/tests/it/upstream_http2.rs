@@ -184,8 +184,11 @@ async fn a_stream_that_was_reset_for_another_reason_is_not_sent_again() {
     })
     .await;
     let gateway = gateway(&provider, "").await;
-    assert_eq!(gateway.post(PATH, QUESTION).await.status, 502);
-    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    for requests in 1..=3 {
+        assert_eq!(gateway.post(PATH, QUESTION).await.status, 502);
+        assert_eq!(seen.load(Ordering::SeqCst), requests);
+    }
+    assert_eq!(provider.connections(), 1, "the connection is not to blame");
 }
 
 #[tokio::test]
@@ -328,6 +331,48 @@ async fn a_connection_that_went_silent_is_found_by_its_pings() {
     assert!(started.elapsed() < Duration::from_secs(50), "{:?}", started.elapsed());
     assert_eq!(gateway.post(PATH, QUESTION).await.status, 200);
     assert_eq!((provider.connections(), pings.load(Ordering::SeqCst)), (2, 1));
+}
+
+/// A client that leaves leaves its stream to others.
+#[tokio::test]
+async fn the_streams_of_clients_that_went_away_are_free_again() {
+    let left = Arc::new(AtomicUsize::new(0));
+    let (count, barrier) = (left.clone(), Arc::new(Barrier::new(10)));
+    let provider = Http2Provider::start(10, move |mut exchange: Exchange| {
+        let (count, barrier) = (count.clone(), barrier.clone());
+        async move {
+            if exchange.request.uri().path() == PATH {
+                barrier.wait().await;
+                return exchange.ok(ANSWER);
+            }
+            let body = exchange.request.body_mut();
+            while let Some(Ok(piece)) = body.data().await {
+                body.flow_control().release_capacity(piece.len()).unwrap();
+            }
+            let gone = std::future::poll_fn(|cx| exchange.respond.poll_reset(cx)).await;
+            assert_eq!(gone.unwrap(), h2::Reason::CANCEL);
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let gateway = gateway(&provider, "").await;
+    for round in 1..=5 {
+        let mut clients = Vec::new();
+        for _ in 0..10 {
+            // Some leave in the middle of an upload, some while they wait for the answer.
+            let mut client = super::uploads::Upload::begin(&gateway, "/v1/held", 200_000).await;
+            client.send(if clients.len() % 2 == 0 { 200_000 } else { 70_000 }).await;
+            clients.push(client);
+        }
+        wait_for("ten requests under way", || async {
+            (gateway.metric("magicapi_gateway_open_connections", &[]).await >= 10.0).then_some(())
+        })
+        .await;
+        drop(clients);
+        wait_for("their ends", || async { (left.load(Ordering::SeqCst) == 10 * round).then_some(()) }).await;
+    }
+    assert_all_answered(&ask_at_once(&gateway, 10).await);
+    assert_eq!(provider.connections(), 1);
 }
 
 /// Nothing comes of a connection whose other side never says what it allows.

@@ -235,7 +235,8 @@ impl Pool {
                 Connection::Http1 { http1, is_reused } => self.over_http1(http1, is_reused, request).await,
                 Connection::Http2(stream) => {
                     attempts += 1;
-                    self.over_http2(stream, request).await
+                    // Boxed: it is larger than what HTTP/1 needs, and every request would carry it.
+                    Box::pin(self.over_http2(stream, request)).await
                 }
             };
             match answered {
@@ -299,7 +300,10 @@ impl Pool {
                 let refusal = refusal(error.error());
                 match refusal {
                     Some(Refusal::Stream) => self.lock().streams.refused(id),
-                    Some(Refusal::Connection) | None => lease.give_up(),
+                    Some(Refusal::Connection) => lease.give_up(),
+                    // It was closed before this request.
+                    None if error.message().is_some() => lease.give_up(),
+                    None => {}
                 }
                 let failed = Failed::of(error);
                 let again = failed.again.or_else(|| refusal.and_then(|_| spare.request()));

@@ -211,6 +211,49 @@ async fn a_request_after_the_last_of_a_goaway_is_sent_again() {
     assert_eq!(provider.connections(), 2);
 }
 
+/// Refuses the first stream; says how many bytes of a body came.
+async fn refuses_the_first_when(has_body: bool) -> (Http2Provider, Arc<AtomicUsize>) {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = seen.clone();
+    let provider = Http2Provider::start(100, move |mut exchange: Exchange| {
+        let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            let body = exchange.request.body_mut();
+            let mut length = 0;
+            while !is_first || has_body {
+                let Some(Ok(piece)) = body.data().await else { break };
+                body.flow_control().release_capacity(piece.len()).unwrap();
+                length += piece.len();
+                if is_first {
+                    break;
+                }
+            }
+            if is_first { exchange.refuse() } else { exchange.ok(length.to_string()) }
+        }
+    })
+    .await;
+    (provider, seen)
+}
+
+/// A body that streams can be sent once.
+#[tokio::test]
+async fn a_refused_upload_is_sent_again_only_if_nothing_of_it_had_left() {
+    let (provider, seen) = refuses_the_first_when(false).await;
+    let running = gateway(&provider, "").await;
+    let mut upload = super::uploads::Upload::begin(&running, PATH, 300_000).await;
+    wait_for("the second attempt", || async { (seen.load(Ordering::SeqCst) == 2).then_some(()) }).await;
+    upload.send(300_000).await;
+    let answer = upload.answer().await;
+    assert!(answer.status == 200 && answer.body.contains("300000"), "{answer:?}");
+
+    let (provider, seen) = refuses_the_first_when(true).await;
+    let running = gateway(&provider, "").await;
+    let mut upload = super::uploads::Upload::begin(&running, PATH, 300_000).await;
+    upload.send(300_000).await;
+    assert_eq!(upload.answer().await.status, 502);
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+}
+
 /// The streams that a GOAWAY leaves alone are answered, and new requests go elsewhere.
 #[tokio::test]
 async fn a_connection_on_its_way_out_finishes_what_it_has() {
@@ -391,6 +434,23 @@ async fn a_provider_that_does_not_begin_http2_is_no_connection() {
         assert_eq!(answer.json()["error"]["code"], "upstream_connect_failed");
     }
     assert_eq!(provider.connections(), 1, "all of them waited for the same one");
+}
+
+#[tokio::test]
+async fn connecting_does_not_use_up_the_time_for_the_answer() {
+    let provider = Http2Provider::of_connections(|_, mut stream| async move {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        Frame::greet(&mut stream).await?;
+        loop {
+            let frame = Frame::next(&mut stream).await?;
+            if frame.kind == Frame::HEADERS {
+                Frame::ok(frame.stream).write(&mut stream).await?;
+            }
+        }
+    })
+    .await;
+    let gateway = gateway(&provider, "timeout.connect = \"20s\"\ntimeout.first_byte = \"1s\"").await;
+    assert_eq!(gateway.post(PATH, QUESTION).await.status, 200);
 }
 
 #[tokio::test]

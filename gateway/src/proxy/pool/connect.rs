@@ -18,7 +18,7 @@ use crate::proxy::{body::RequestBody, config::Http2};
 /// A connection that is silent for so long is asked whether it is still there.
 const PING_AFTER: Duration = Duration::from_secs(30);
 
-/// How long the answer to that may take.
+/// How long the answer to that may take. TCP, which does the same for HTTP/1, asks three times.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -67,7 +67,10 @@ impl Connector {
         let mut http = HttpConnector::new();
         http.set_nodelay(true);
         http.enforce_http(false);
-        http.set_keepalive(Some(Duration::from_secs(60)));
+        // A dead route is noticed within a minute, also while a model is silent.
+        http.set_keepalive(Some(PING_AFTER));
+        http.set_keepalive_interval(Some(PING_TIMEOUT));
+        http.set_keepalive_retries(Some(3));
         let tls = HttpsConnectorBuilder::new().with_tls_config((*settings.tls).clone()).https_or_http();
         let connector = match http2 {
             Http2::Auto => tls.enable_http1().enable_http2().wrap_connector(http),

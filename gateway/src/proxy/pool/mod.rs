@@ -3,8 +3,10 @@
 //! | module | what it is |
 //! |---|---|
 //! | `connect` | a connection is made |
+//! | `lease` | a connection in use, and what becomes of it afterwards |
+//! | `http2` | HTTP/2 connections are made, shared and given up |
 //! | `idle` | HTTP/1 connections that nobody uses just now |
-//! | `streams` | HTTP/2 connections, their free streams, and who waits for one |
+//! | `streams` | the rules of that: free streams, who waits for one, when another connection is needed |
 //! | `patient` | an answer is read although the request cannot be sent any more |
 //! | `again` | what may be sent once more |
 //! | `first_byte` | how long an answer is waited for |
@@ -16,39 +18,34 @@
 mod again;
 mod connect;
 mod first_byte;
+mod http2;
 mod idle;
+mod lease;
 mod patient;
 mod streams;
 
 use std::{
-    collections::VecDeque,
     error::Error as StdError,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use http::{HeaderValue, Request, Response, Uri, Version, header, uri};
 use hyper::{
     body::Incoming,
-    client::conn::{TrySendError, http2},
+    client::conn::{TrySendError, http2::SendRequest},
 };
-use tokio::sync::oneshot;
-use tracing::debug;
 
 use self::{
     again::{Refusal, Spare, refusal},
-    connect::{Connector, Driver, Http1, Opened},
+    connect::{Connector, Http1, Opened},
+    http2::{Stream, Waiting},
     idle::Idle,
-    streams::{Id, Streams, Waiter},
+    lease::Leased,
+    streams::Streams,
 };
+pub(super) use self::{http2::Place, lease::Lease};
 use super::{body::RequestBody, config::Http2, upload::Upload};
-
-/// How long an HTTP/2 connection without a stream is kept.
-const IDLE_HTTP2: Duration = Duration::from_secs(300);
-
-/// How long after an answer the rest of its request, which the client has sent, may take to leave.
-const SENT_SOON: Duration = Duration::from_secs(1);
 
 /// How often a request is sent that an HTTP/2 server refuses to look at.
 const ATTEMPTS: usize = 3;
@@ -78,7 +75,7 @@ pub(super) struct Pool {
 struct Connections {
     protocol: Protocol,
     idle: Idle<Http1>,
-    streams: Streams<http2::SendRequest<RequestBody>, Waiting>,
+    streams: Streams<SendRequest<RequestBody>, Waiting>,
 }
 
 /// What the provider speaks.
@@ -116,96 +113,11 @@ impl SendError {
 /// An answer, and the connection that its body comes over.
 pub(super) type Answer = (Response<Incoming>, Lease);
 
-/// A connection, or a stream of one, that is busy with an answer. Dropped before the answer's end, it closes.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pool: Arc<Pool>,
-    connection: Leased,
-    /// The request's body, if it streams.
-    upload: Option<Upload>,
-}
-
-#[derive(Debug)]
-enum Leased {
-    Http1(Http1),
-    Http2(Arc<Place>),
-}
-
-/// The place of a request among the streams of an HTTP/2 connection. A body that is still being sent holds it too.
-#[derive(Debug)]
-pub(super) struct Place {
-    pool: Arc<Pool>,
-    id: Id,
-}
-
-/// A request that waits for a stream; nothing is what it gets when the provider turns out to speak HTTP/1.
-#[derive(Debug)]
-struct Waiting(oneshot::Sender<Result<Option<Stream>, SendError>>);
-
-#[derive(Debug)]
-struct Stream {
-    sender: http2::SendRequest<RequestBody>,
-    place: Place,
-}
-
 /// A request that was not answered.
 struct Failed {
     error: SendError,
     /// It can be sent over another connection.
     again: Option<Request<RequestBody>>,
-}
-
-impl Lease {
-    /// The answer has ended. What is left of the request serves nobody: the sending of it is ended.
-    pub(super) fn give_back(self) {
-        let Self { pool, connection, upload } = self;
-        let is_sent = upload.is_none_or(|upload| upload.end());
-        let Leased::Http1(mut http1) = connection else { return };
-        if http1.sender.is_ready() {
-            pool.lock().idle.push(http1, Instant::now());
-        } else if is_sent {
-            // The last of the request is still on its way out.
-            tokio::spawn(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(SENT_SOON, http1.sender.ready()).await {
-                    pool.lock().idle.push(http1, Instant::now());
-                }
-            });
-        }
-    }
-
-    /// The provider fell silent: no further request shall meet the same silence.
-    pub(super) fn give_up(self) {
-        if let Leased::Http2(place) = &self.connection {
-            self.pool.lock().streams.give_up(place.id);
-        }
-    }
-
-    /// The connection has become something else, such as a WebSocket. It belongs to whoever upgraded it.
-    #[allow(dead_code, reason = "for tunnels")]
-    pub(super) fn let_go(self) {
-        if let Leased::Http1(http1) = self.connection {
-            http1.let_go();
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let has_waiting = {
-            let mut connections = self.pool.lock();
-            connections.streams.release(self.id, Instant::now());
-            connections.streams.has_waiting()
-        };
-        if has_waiting {
-            self.pool.serve_waiting();
-        }
-    }
-}
-
-impl Waiter for Waiting {
-    fn has_left(&self) -> bool {
-        self.0.is_closed()
-    }
 }
 
 impl Pool {
@@ -264,16 +176,15 @@ impl Pool {
 
     async fn over_http1(
         self: &Arc<Self>,
-        http1: Http1,
+        mut http1: Http1,
         is_reused: bool,
         request: Request<RequestBody>,
     ) -> Result<Answer, Failed> {
         let upload = request.body().upload().cloned();
-        // It is in the lease, which closes it, from before the request is sent.
-        let mut lease = Lease { pool: self.clone(), connection: Leased::Http1(http1), upload };
-        let Leased::Http1(http1) = &mut lease.connection else { unreachable!() };
         let answer = http1.sender.try_send_request(self.for_http1(request));
-        match first_byte::within(self.settings.first_byte, lease.upload.as_ref(), answer).await {
+        // From now on it is closed if nobody waits for the answer any more.
+        let lease = Lease::new(self, Leased::Http1(http1), upload);
+        match first_byte::within(self.settings.first_byte, lease.upload(), answer).await {
             Ok(Ok(response)) => Ok((response, lease)),
             // One that the provider closed while it was idle.
             Ok(Err(error)) => Err(Failed::of(error).when(is_reused)),
@@ -292,9 +203,9 @@ impl Pool {
         let place = Arc::new(place);
         request.body_mut().hold(&place);
         let id = place.id;
-        let lease = Lease { pool: self.clone(), connection: Leased::Http2(place), upload };
+        let lease = Lease::new(self, Leased::Http2(place), upload);
         let answer = sender.try_send_request(request);
-        match first_byte::within(self.settings.first_byte, lease.upload.as_ref(), answer).await {
+        match first_byte::within(self.settings.first_byte, lease.upload(), answer).await {
             Ok(Ok(response)) => Ok((response, lease)),
             Ok(Err(error)) => {
                 let refusal = refusal(error.error());
@@ -364,82 +275,6 @@ impl Pool {
         }
     }
 
-    /// A stream; nothing when the provider turns out to speak HTTP/1.
-    async fn stream(self: &Arc<Self>) -> Result<Option<Stream>, SendError> {
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut connections = self.lock();
-            if let Some((id, sender)) = connections.streams.take() {
-                return Ok(Some(self.granted(id, sender)));
-            }
-            connections.streams.wait(Waiting(sender));
-        }
-        self.begin_connecting();
-        let limit = self.settings.connect_timeout;
-        match tokio::time::timeout(limit, receiver).await {
-            Ok(Ok(granted)) => granted,
-            Ok(Err(_)) | Err(_) => Err(SendError::ConnectTimeout(limit)),
-        }
-    }
-
-    fn granted(self: &Arc<Self>, id: Id, sender: &http2::SendRequest<RequestBody>) -> Stream {
-        Stream { sender: sender.clone(), place: Place { pool: self.clone(), id } }
-    }
-
-    /// Begins as many connections as those that wait need. They are made on their own: whoever asked may leave.
-    fn begin_connecting(self: &Arc<Self>) {
-        let count = self.lock().streams.begin();
-        for _ in 0..count {
-            let pool = self.clone();
-            tokio::spawn(async move {
-                match pool.connector.connect().await {
-                    Ok(Opened::Http2 { sender, driver, streams }) => pool.opened(sender, driver, streams),
-                    Ok(Opened::Http1(http1)) => pool.opened_http1(http1),
-                    Err(error) => pool.failed(&error),
-                }
-            });
-        }
-    }
-
-    fn opened(self: &Arc<Self>, sender: http2::SendRequest<RequestBody>, driver: Driver, streams: usize) {
-        let id = {
-            let mut connections = self.lock();
-            connections.protocol = Protocol::Http2;
-            connections.streams.opened(sender, streams, Instant::now())
-        };
-        tokio::spawn(drive(Arc::downgrade(self), id, driver, streams));
-        self.serve_waiting();
-        self.begin_connecting();
-    }
-
-    fn opened_http1(&self, http1: Http1) {
-        let waiting = {
-            let mut connections = self.lock();
-            connections.protocol = Protocol::Http1;
-            connections.idle.push(http1, Instant::now());
-            connections.streams.is_other_protocol()
-        };
-        answer(waiting, || Ok(None));
-    }
-
-    fn failed(&self, error: &SendError) {
-        let waiting = self.lock().streams.failed();
-        answer(waiting, || Err(error.clone()));
-    }
-
-    /// Gives the streams that are free to those who wait.
-    fn serve_waiting(self: &Arc<Self>) {
-        loop {
-            let (waiting, stream) = {
-                let mut connections = self.lock();
-                let Some((waiting, id, sender)) = connections.streams.take_for_waiting() else { return };
-                (waiting, self.granted(id, sender))
-            };
-            // A stream that nobody takes frees itself, for which the lock must be free.
-            drop(waiting.0.send(Ok(Some(stream))));
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -472,46 +307,6 @@ impl Failed {
             self.again = None;
         }
         self
-    }
-}
-
-fn answer(waiting: VecDeque<Waiting>, say: impl Fn() -> Result<Option<Stream>, SendError>) {
-    for Waiting(waiting) in waiting {
-        let _ = waiting.send(say());
-    }
-}
-
-/// Drives an HTTP/2 connection to its end, and keeps the pool's knowledge of it up to date.
-async fn drive(pool: Weak<Pool>, id: Id, mut driver: Driver, mut streams: usize) {
-    let mut look = tokio::time::interval(IDLE_HTTP2 / 10);
-    let ended = loop {
-        let poll = std::future::poll_fn(|cx| {
-            let polled = Pin::new(&mut driver).poll(cx);
-            let allowed = driver.current_max_send_streams();
-            if allowed != streams
-                && let Some(pool) = pool.upgrade()
-            {
-                streams = allowed;
-                pool.lock().streams.allow(id, allowed);
-                pool.serve_waiting();
-            }
-            polled
-        });
-        tokio::select! {
-            biased;
-            ended = poll => break ended,
-            _ = look.tick() => {
-                if let Some(pool) = pool.upgrade() {
-                    pool.lock().streams.expire(id, IDLE_HTTP2, Instant::now());
-                }
-            }
-        }
-    };
-    if let Err(error) = ended {
-        debug!("a connection to a provider ended: {error}");
-    }
-    if let Some(pool) = pool.upgrade() {
-        pool.lock().streams.remove(id);
     }
 }
 

@@ -131,8 +131,10 @@ fn start_server(
     intake: impl Fn() -> Intake,
     budget: Arc<Budget>,
 ) -> io::Result<Server> {
+    let max_request_bytes = config.server.max_request_bytes;
     let limits = Limits {
-        max_request_bytes: config.server.max_request_bytes.bytes(),
+        max_request_bytes: max_request_bytes.bytes(),
+        max_upload_bytes: config.server.max_upload_bytes.unwrap_or(max_request_bytes).bytes(),
         body_timeout: config.server.body_timeout,
     };
     let capture = CaptureSettings {

@@ -20,6 +20,7 @@ pub mod artifacts;
 pub mod client;
 pub mod ended;
 pub mod gateway;
+pub mod http2_provider;
 mod memory;
 pub mod metrics;
 mod probe;
@@ -32,6 +33,7 @@ pub use self::{
     client::{Answer, Client},
     ended::{Ended, magicapi_gateway},
     gateway::{Gateway, Running},
+    http2_provider::Http2Provider,
     provider::Provider,
     raw_provider::{RawProvider, Step},
     tools::{Collector, Database, Llm, OpenSearch, Postgres, Sdk},

@@ -46,11 +46,13 @@ pub struct Options {
     pub chunk_delay: Duration,
     /// The key that clients must send as a bearer token; `None` lets everyone in.
     pub api_key: Option<String>,
+    /// Streams that an HTTP/2 connection may have at a time; `None` leaves that to the library.
+    pub max_streams: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { chunk_delay: Duration::from_millis(30), api_key: None }
+        Self { chunk_delay: Duration::from_millis(30), api_key: None, max_streams: None }
     }
 }
 
@@ -69,6 +71,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     listener.local_addr()?;
+    let max_streams = options.max_streams;
     let provider = Arc::new(Provider::new(options));
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -78,7 +81,8 @@ pub async fn serve(
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, Arc::clone(&provider), stopping.clone()));
+                    let provider = Arc::clone(&provider);
+                    connections.spawn(connection(stream, provider, max_streams, stopping.clone()));
                 }
                 // Out of file descriptors: some must be closed before another accept can work.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -93,14 +97,22 @@ pub async fn serve(
     Ok(())
 }
 
-async fn connection(stream: TcpStream, provider: Arc<Provider>, mut stopping: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    provider: Arc<Provider>,
+    max_streams: Option<u32>,
+    mut stopping: watch::Receiver<bool>,
+) {
     // Each chunk of a stream is a small write that must not wait for the one before to be acknowledged.
     stream.set_nodelay(true).ok();
     let service = service_fn(move |request| {
         let provider = Arc::clone(&provider);
         async move { Ok::<_, Infallible>(provider.answer(request).await) }
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    if max_streams.is_some() {
+        builder.http2().max_concurrent_streams(max_streams);
+    }
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     // A broken or cut connection is the client's affair or what the client asked for: nothing to report.

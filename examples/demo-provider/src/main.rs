@@ -29,6 +29,9 @@ struct Arguments {
     /// Key that clients must send as a bearer token; without it everyone is let in.
     #[arg(long, env = "DEMO_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
+    /// Streams that an HTTP/2 connection may have at a time; without it as many as the library allows.
+    #[arg(long)]
+    max_streams: Option<u32>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -58,7 +61,8 @@ async fn run(arguments: Arguments) -> io::Result<()> {
         io::Error::new(error.kind(), format!("cannot listen on {}: {error}", arguments.listen))
     })?;
     announce(listener.local_addr()?)?;
-    let options = Options { chunk_delay: arguments.chunk_delay, api_key: arguments.api_key };
+    let Arguments { chunk_delay, api_key, max_streams, .. } = arguments;
+    let options = Options { chunk_delay, api_key, max_streams };
     demo_provider::serve(listener, options, async move {
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -22,7 +22,8 @@ struct Running {
 async fn start(api_key: Option<&str>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
-    let options = Options { chunk_delay: Duration::ZERO, api_key: api_key.map(str::to_owned) };
+    let options =
+        Options { chunk_delay: Duration::ZERO, api_key: api_key.map(str::to_owned), ..Options::default() };
     let (stop, stopped) = oneshot::channel();
     let server = tokio::spawn(serve(listener, options, async { drop(stopped.await) }));
     Running { address, stop, server }

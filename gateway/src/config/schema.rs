@@ -49,7 +49,7 @@ mod tests {
     fn the_defaults_are_those_of_the_types() {
         let server = &schema()["properties"]["server"]["properties"];
         for (key, expected) in
-            [("listen", "127.0.0.1:3000"), ("max_request_bytes", "20 MiB"), ("shutdown_grace", "30s")]
+            [("listen", "127.0.0.1:3000"), ("max_request_bytes", "32 MiB"), ("shutdown_grace", "30s")]
         {
             assert_eq!(server[key]["default"], expected);
         }

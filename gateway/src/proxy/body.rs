@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,7 +17,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     error::GatewayError,
     observer::{RequestObserver, RequestTap},
-    pool::Lease,
+    pool::{Lease, Place},
+    upload::{ClientBody, Gone, Upload},
 };
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -35,6 +36,31 @@ pub(crate) type RequestBody = Outgoing<Tapped>;
 
 /// An answer's body as the client gets it: the gateway's own, or the provider's.
 pub(crate) type ResponseBody = Outgoing<Observed>;
+
+impl RequestBody {
+    /// The client's upload, if this is one.
+    pub(super) fn upload(&self) -> Option<&Upload> {
+        match self {
+            Self::Ready(_) => None,
+            Self::Passing(tapped) => Some(&tapped.upload),
+        }
+    }
+
+    /// The same body, to be sent from where this one has come to.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::Ready(bytes) => Self::Ready(bytes.clone()),
+            Self::Passing(tapped) => Self::Passing(Box::new(tapped.again())),
+        }
+    }
+
+    /// A body that streams holds the place of its request for as long as it is sent.
+    pub(super) fn hold(&mut self, place: &Arc<Place>) {
+        if let Self::Passing(tapped) = self {
+            tapped.place = Some(place.clone());
+        }
+    }
+}
 
 impl<P> From<Bytes> for Outgoing<P> {
     fn from(bytes: Bytes) -> Self {
@@ -74,40 +100,40 @@ impl<P: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Outgoing<P> {
 /// A request's body that is copied, counted and timed while it streams to the provider.
 #[derive(Debug)]
 pub(crate) struct Tapped {
-    inner: Incoming,
+    upload: Upload,
     tap: RequestTap,
-    /// What went wrong on the client's side, for the handler to answer with.
-    fault: Fault,
     started: std::time::Instant,
     limit: u64,
     idle: Idle,
+    place: Option<Arc<Place>>,
 }
 
-/// Set once, by the body, when the client is at fault.
-pub(super) type Fault = Arc<Mutex<Option<GatewayError>>>;
-
 impl Tapped {
-    pub(super) fn new(
-        inner: Incoming,
-        observer: &RequestObserver,
-        limit: u64,
-        timeout: Duration,
-    ) -> (Self, Fault) {
-        let fault = Fault::default();
-        let tapped = Self {
-            inner,
+    pub(super) fn new(body: ClientBody, observer: &RequestObserver, limit: u64, timeout: Duration) -> Self {
+        Self {
+            upload: Upload::new(body),
             tap: observer.request.clone(),
-            fault: fault.clone(),
             started: observer.started,
             limit,
             idle: Idle::new(timeout),
-        };
-        (tapped, fault)
+            place: None,
+        }
+    }
+
+    fn again(&self) -> Self {
+        Self {
+            upload: self.upload.clone(),
+            tap: self.tap.clone(),
+            started: self.started,
+            limit: self.limit,
+            idle: Idle::new(self.idle.timeout),
+            place: None,
+        }
     }
 
     fn fail(&self, error: GatewayError) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
-        Poll::Ready(Some(Err(error.into())))
+        self.upload.fail(error);
+        Poll::Ready(Some(Err(cancelled())))
     }
 
     fn pass(&self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -119,7 +145,15 @@ impl Tapped {
                 return self.fail(GatewayError::RequestTooLarge { limit: self.limit });
             }
         }
+        // One of known length is not asked again after its last byte.
+        if self.upload.is_end_stream() {
+            self.complete();
+        }
         Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn complete(&self) {
+        self.tap.lock().unwrap_or_else(PoisonError::into_inner).complete();
     }
 }
 
@@ -132,14 +166,15 @@ impl Body for Tapped {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.inner).poll_frame(cx) {
+        match this.upload.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.progress();
                 this.pass(frame)
             }
-            Poll::Ready(Some(Err(_))) => this.fail(GatewayError::RequestBroken),
+            Poll::Ready(Some(Err(Gone::Client))) => this.fail(GatewayError::RequestBroken),
+            Poll::Ready(Some(Err(Gone::Ended))) => Poll::Ready(Some(Err(cancelled()))),
             Poll::Ready(None) => {
-                this.tap.lock().unwrap_or_else(PoisonError::into_inner).complete();
+                this.complete();
                 Poll::Ready(None)
             }
             Poll::Pending => {
@@ -150,12 +185,17 @@ impl Body for Tapped {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.upload.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.upload.size_hint()
     }
+}
+
+/// Ends the sending of a request. To HTTP/2 it says so: without it hyper resets the stream with an internal error of ours.
+fn cancelled() -> BoxError {
+    h2::Error::from(h2::Reason::CANCEL).into()
 }
 
 /// The provider's answer: frames pass through untouched. Its end, an error or its being dropped ends the observer.
@@ -168,13 +208,8 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    pub(super) fn new(
-        inner: Incoming,
-        observer: RequestObserver,
-        lease: Option<Lease>,
-        idle: Duration,
-    ) -> Self {
-        Self { inner, observer, lease, idle: Idle::new(idle) }
+    pub(super) fn new(inner: Incoming, observer: RequestObserver, lease: Lease, idle: Duration) -> Self {
+        Self { inner, observer, lease: Some(lease), idle: Idle::new(idle) }
     }
 
     fn completed(&mut self) {
@@ -213,6 +248,9 @@ impl Body for Observed {
             Poll::Pending => {
                 ready!(this.idle.poll(cx));
                 this.observer.broke(EndReason::Timeout, "upstream_idle_timeout");
+                if let Some(lease) = this.lease.take() {
+                    lease.give_up();
+                }
                 Poll::Ready(Some(Err("the provider sent nothing for too long".into())))
             }
         }

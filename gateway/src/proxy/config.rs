@@ -71,11 +71,11 @@ pub enum Http2 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeout {
-    /// Until a connection stands, TLS included.
+    /// Until a connection stands, TLS and the greetings of HTTP/2 included.
     #[serde(with = "HumanDuration")]
     #[schemars(extend("x-min" = "1ms"))]
     pub connect: Duration,
-    /// From the request until the answer's first byte.
+    /// From the end of the request until the answer's head. The provider has as long to take each piece of a large request.
     #[serde(with = "HumanDuration")]
     #[schemars(extend("x-min" = "1ms"))]
     pub first_byte: Duration,
@@ -88,9 +88,10 @@ pub struct Timeout {
 impl Default for Timeout {
     fn default() -> Self {
         Self {
-            connect: Duration::from_secs(3),
-            first_byte: Duration::from_secs(120),
-            idle: Duration::from_secs(60),
+            // As long as the official SDKs wait (5 s, and 10 min for any piece): a model may reason for minutes in silence.
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(600),
+            idle: Duration::from_secs(600),
         }
     }
 }

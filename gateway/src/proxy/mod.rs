@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `observer` | one request under way; its end makes the record |
 //! | `body`, `capture` | bytes pass untouched, a bounded copy is kept |
+//! | `upload` | what a client still sends, when the answer is there first |
 //! | `headers`, `trace` | what is taken off, read and put on |
 //! | `upstream`, `pool`, `tls` | providers and their connections |
 //! | `error` | the gateway's own answers |
@@ -17,6 +18,7 @@ mod observer;
 mod pool;
 pub mod tls;
 mod trace;
+mod upload;
 pub mod upstream;
 
 use std::{
@@ -34,10 +36,11 @@ use tracing::debug;
 
 pub(crate) use self::{body::ResponseBody, capture::CaptureSettings, upstream::Target};
 use self::{
-    body::{Fault, Observed, RequestBody, Tapped},
+    body::{Observed, RequestBody, Tapped},
     error::GatewayError,
     observer::RequestObserver,
     pool::{Lease, SendError},
+    upload::{ClientBody, Upload},
     upstream::Upstream,
 };
 use crate::recorder::Intake;
@@ -59,7 +62,23 @@ pub(crate) struct Proxy {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub max_request_bytes: u64,
+    /// Of a body that is a file, or a part of one.
+    pub max_upload_bytes: u64,
     pub body_timeout: Duration,
+}
+
+impl Limits {
+    /// The largest body of a request for that path.
+    fn of(&self, path: &str) -> u64 {
+        if is_upload(path) { self.max_upload_bytes } else { self.max_request_bytes }
+    }
+}
+
+/// Where files are uploaded: `/v1/files`, and the parts of `/v1/uploads/{id}/parts`.
+fn is_upload(path: &str) -> bool {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let part = path.strip_prefix("/v1/uploads/").and_then(|rest| rest.strip_suffix("/parts"));
+    path == "/v1/files" || part.is_some_and(|id| !id.is_empty() && !id.contains('/'))
 }
 
 impl Proxy {
@@ -118,24 +137,20 @@ impl Proxy {
 
     async fn forward(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         observer: &mut RequestObserver,
     ) -> Result<Forwarded, GatewayError> {
+        let (mut request, body) = ClientBody::take(request);
         let upstream = self.route(&mut request)?;
         let target = &upstream.target;
         observer.provider = Some(target.name.clone());
         observer.dialect = target.dialect;
-        let (request, fault) = self.prepare(request, upstream, observer).await?;
+        let request = self.prepare(request, body, upstream, observer).await?;
+        let upload = request.body().upload().cloned();
         observer.times.sent = Some(observer.started.elapsed());
-        let answer = tokio::time::timeout(target.timeout.first_byte, upstream.pool.send(request)).await;
-        let (mut response, lease) = match answer {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(fault.error().unwrap_or_else(|| failure(target, &error))),
-            Err(_) => {
-                let after = target.timeout.first_byte;
-                return Err(GatewayError::UpstreamTimeout { provider: target.name.to_string(), after });
-            }
-        };
+        let (mut response, lease) = upstream.pool.send(request).await.map_err(|error| {
+            upload.as_ref().and_then(Upload::take_fault).unwrap_or_else(|| failure(target, &error))
+        })?;
         observer.provider_answered(response.status().as_u16(), response.headers(), target.request_id_headers);
         headers::remove_hop_by_hop(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
@@ -143,7 +158,7 @@ impl Proxy {
     }
 
     /// Where the request goes.
-    fn route(&self, request: &mut Request<Incoming>) -> Result<&Upstream, GatewayError> {
+    fn route<B>(&self, request: &mut Request<B>) -> Result<&Upstream, GatewayError> {
         let path = request.uri().path();
         if !path.starts_with("/v1/") {
             return Err(GatewayError::NotFound { path: path.to_owned() });
@@ -162,11 +177,13 @@ impl Proxy {
     /// The request as the provider gets it: headers edited in place, the body as the bytes that come.
     async fn prepare(
         &self,
-        request: Request<Incoming>,
+        request: Request<()>,
+        body: ClientBody,
         upstream: &Upstream,
         observer: &mut RequestObserver,
-    ) -> Result<(Request<RequestBody>, ClientFault), GatewayError> {
-        let (mut parts, body) = request.into_parts();
+    ) -> Result<Request<RequestBody>, GatewayError> {
+        let (mut parts, ()) = request.into_parts();
+        let limit = self.limits.of(parts.uri.path());
         let fallback = PathAndQuery::from_static("/");
         let path = parts.uri.path_and_query().unwrap_or(&fallback);
         parts.uri = upstream.path(path).map_err(|error| {
@@ -175,20 +192,21 @@ impl Proxy {
         })?;
         headers::remove_hop_by_hop(&mut parts.headers);
         headers::authorize(&mut parts.headers, upstream.authorization());
-        let (body, fault) = self.body(body, &parts.method, observer).await?;
-        Ok((Request::from_parts(parts, body), fault))
+        let body = self.body(body, limit, &parts.method, observer).await?;
+        Ok(Request::from_parts(parts, body))
     }
 
     async fn body(
         &self,
-        body: Incoming,
+        body: ClientBody,
+        limit: u64,
         method: &Method,
         observer: &mut RequestObserver,
-    ) -> Result<(RequestBody, ClientFault), GatewayError> {
-        let Limits { max_request_bytes: limit, body_timeout } = self.limits;
+    ) -> Result<RequestBody, GatewayError> {
+        let body_timeout = self.limits.body_timeout;
         match body.size_hint().exact() {
             Some(length) if length > limit => Err(GatewayError::RequestTooLarge { limit }),
-            Some(0) => Ok((RequestBody::Ready(None), ClientFault(None))),
+            Some(0) => Ok(RequestBody::Ready(None)),
             Some(length) if length <= READ_AHEAD => {
                 let bytes = tokio::time::timeout(body_timeout, read(body))
                     .await
@@ -196,12 +214,12 @@ impl Proxy {
                 let mut tap = observer.request.lock().unwrap_or_else(PoisonError::into_inner);
                 tap.push(&bytes, observer.started.elapsed());
                 tap.complete();
-                Ok((RequestBody::from(bytes), ClientFault(None)))
+                Ok(RequestBody::from(bytes))
             }
             _ => {
                 debug!(%method, "streaming a request body of unknown or large size");
-                let (tapped, fault) = Tapped::new(body, observer, limit, body_timeout);
-                Ok((RequestBody::Passing(Box::new(tapped)), ClientFault(Some(fault))))
+                let tapped = Tapped::new(body, observer, limit, body_timeout);
+                Ok(RequestBody::Passing(Box::new(tapped)))
             }
         }
     }
@@ -210,21 +228,12 @@ impl Proxy {
 /// The provider's answer, the connection it comes over, and how long its body may be silent.
 struct Forwarded {
     response: Response<Incoming>,
-    lease: Option<Lease>,
+    lease: Lease,
     idle: Duration,
 }
 
-/// The client's fault, if a streamed body found one.
-struct ClientFault(Option<Fault>);
-
-impl ClientFault {
-    fn error(&self) -> Option<GatewayError> {
-        self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
 /// Reads a body that is known to be small; one frame, as is usual, is not copied.
-async fn read(mut body: Incoming) -> Result<Bytes, GatewayError> {
+async fn read(mut body: ClientBody) -> Result<Bytes, GatewayError> {
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -249,5 +258,32 @@ fn failure(target: &Target, error: &SendError) -> GatewayError {
     match error {
         SendError::Connect(_) | SendError::ConnectTimeout(_) => GatewayError::ConnectFailed { provider },
         SendError::Broken(_) => GatewayError::UpstreamBroken { provider },
+        SendError::FirstByte(after) => GatewayError::UpstreamTimeout { provider, after: *after },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_where_files_are_uploaded_the_limit_for_files_holds() {
+        let limits = Limits { max_request_bytes: 1, max_upload_bytes: 2, body_timeout: Duration::ZERO };
+        for path in ["/v1/files", "/v1/files/", "/v1/uploads/upload_1/parts"] {
+            assert_eq!(limits.of(path), 2, "{path}");
+        }
+        for path in [
+            "/v1/chat/completions",
+            "/v1/files/file-1",
+            "/v1/filesystem",
+            "/v1/uploads",
+            "/v1/uploads/upload_1",
+            "/v1/uploads//parts",
+            "/v1/uploads/a/b/parts",
+            "/v1/uploads/a/complete",
+            "/v1/audio/transcriptions",
+        ] {
+            assert_eq!(limits.of(path), 1, "{path}");
+        }
     }
 }

@@ -144,6 +144,7 @@ impl Upstream {
             authority: authority.clone(),
             http2: target.http2,
             connect_timeout: target.timeout.connect,
+            first_byte: target.timeout.first_byte,
             tls: target.tls.clone(),
         });
         Self { target, pool, keeps_path }

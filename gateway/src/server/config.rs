@@ -21,6 +21,10 @@ pub struct Config {
     /// The largest request body; a larger one is answered with 413.
     #[schemars(extend("x-min" = "1 KiB", "x-max" = "4 GiB"))]
     pub max_request_bytes: ByteSize,
+    /// The largest body where files are uploaded (/v1/files, /v1/uploads/*/parts), which OpenAI takes up to 512 MB; absent,
+    /// `max_request_bytes` holds there too.
+    #[schemars(extend("x-min" = "1 KiB", "x-max" = "4 GiB"), example = ByteSize::mib(512))]
+    pub max_upload_bytes: Option<ByteSize>,
     /// The largest request head, all header lines together; a larger one is answered with 431.
     #[schemars(extend("x-min" = "8 KiB", "x-max" = "16 MiB"))]
     pub max_header_bytes: ByteSize,
@@ -45,7 +49,9 @@ impl Default for Config {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3000),
             max_connections: 10_000,
-            max_request_bytes: ByteSize::mib(20),
+            // An audio file of 25 MB, the largest that OpenAI transcribes, and what is around it.
+            max_request_bytes: ByteSize::mib(32),
+            max_upload_bytes: None,
             max_header_bytes: ByteSize::kib(64),
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),

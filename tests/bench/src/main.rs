@@ -11,6 +11,7 @@
 //! | `load` | requests as fast as answers come (CPU), or at a fixed rate (latency) |
 //! | `reply` | reads one HTTP/1.1 answer |
 //! | `rounds` | the order of measurements |
+//! | `http2` | requests a second behind a provider that speaks HTTP/2 |
 //! | `memory` | bytes kept per idle connection and per open stream |
 //! | `bounds` | resident memory with every sink dead and all that is bounded full |
 //! | `exporters` | what each exporter costs against a local backend, and how large it is |
@@ -22,6 +23,7 @@
 
 mod bounds;
 mod exporters;
+mod http2;
 mod in_process;
 mod instance;
 mod load;
@@ -74,6 +76,8 @@ struct Arguments {
 enum Part {
     /// CPU and latency of each proxy.
     Proxies,
+    /// Requests a second behind a provider that speaks HTTP/2.
+    Http2,
     /// What is kept in memory.
     Memory,
     /// The exporters against their backends.
@@ -102,12 +106,16 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     let binaries = arguments.binaries.resolved()?;
     let measures = |part| arguments.only.is_none_or(|only| only == part);
     let (mut memory, mut bounded, mut proxies) = (Vec::new(), Vec::new(), Vec::new());
+    let mut behind = Vec::new();
     if measures(Part::Memory) {
         memory = memory::measure(&binaries, &pace)?;
         bounded = bounds::measure(&binaries, &pace, &mut say)?;
     }
     if measures(Part::Proxies) {
         proxies = rounds::measure(&binaries, &pace, &mut say)?;
+    }
+    if measures(Part::Http2) {
+        behind = http2::measure(&binaries, &pace, &mut say)?;
     }
     let probe = binaries.probe().filter(|_| measures(Part::Proxies));
     let exporters = match binaries.test_server().filter(|_| measures(Part::Exporters)) {
@@ -122,6 +130,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         seconds: started.elapsed().as_secs_f64(),
         pace,
         proxies,
+        behind,
         memory,
         bounded,
         exporters,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     bounds::{BOUNDS, Bounded, MIB},
     exporters::Exporter,
+    http2::{self, Behind},
     memory::{Growth, Memory},
     rounds::{Pace, Proxy, Rounds, median},
     targets::Kind,
@@ -17,6 +18,7 @@ use crate::{
 pub(crate) struct Report {
     pub(crate) pace: Pace,
     pub(crate) proxies: Vec<Proxy>,
+    pub(crate) behind: Vec<Behind>,
     pub(crate) memory: Vec<Memory>,
     pub(crate) bounded: Vec<Bounded>,
     pub(crate) exporters: Vec<Exporter>,
@@ -64,6 +66,8 @@ impl Report {
             ["Latency added to direct, µs", "plain p50", "p99", "stream p50", "p99", "goal"],
             &self.latency_rows(),
         ));
+        let title = format!("Provider, {} requests at a time", http2::CONNECTIONS);
+        text.push_str(&table([&title, "req/s", "CPU µs", "", "", "goal"], &self.behind_rows()));
         text.push_str(&table(
             ["Memory kept, KB", "idle connection", "open stream", "500 chunks", "5,000 chunks", "goal"],
             &self.memory_rows(),
@@ -87,6 +91,7 @@ impl Report {
             "machine": machine(),
             "pace": self.pace,
             "proxies": self.proxies,
+            "behind_http2": self.behind,
             "memory": self.memory,
             "every_sink_dead": { "bounds": BOUNDS, "loads": self.bounded },
             "cpu_ratios_to_nginx": self.proxies.iter().map(|proxy| json!({
@@ -189,6 +194,16 @@ impl Report {
             ]);
         }
         rows
+    }
+
+    /// The gateway without plugins.
+    fn behind_rows(&self) -> Vec<[String; 6]> {
+        let row = |behind: &Behind| {
+            let (rate, cpu) = (median(&behind.requests_per_second), median(&behind.cpu));
+            let [name, empty] = [behind.provider.to_owned(), String::new()];
+            [name, number(rate, 0), number(cpu, 1), empty.clone(), empty, DASH.to_owned()]
+        };
+        self.behind.iter().map(row).collect()
     }
 
     fn memory_rows(&self) -> Vec<[String; 6]> {

@@ -117,6 +117,10 @@ impl Binaries {
         beside.is_file().then_some(beside)
     }
 
+    pub(crate) fn without_gateway(&self) -> bool {
+        self.without_gateway
+    }
+
     pub(crate) fn has(&self, kind: Kind) -> bool {
         matches!(kind, Kind::Direct | Kind::Nginx) || !self.without_gateway
     }
@@ -151,13 +155,24 @@ impl Upstream {
         Self::with_pause(binaries, Duration::ZERO)
     }
 
+    /// With a limit on the streams of an HTTP/2 connection.
+    pub(crate) fn with_streams(binaries: &Binaries, streams: Option<u32>) -> Result<Self, Error> {
+        let arguments = streams.map(|streams| format!("--max-streams={streams}"));
+        Self::with(binaries, Duration::ZERO, arguments)
+    }
+
     /// With a pause before each chunk of a stream.
     pub(crate) fn with_pause(binaries: &Binaries, pause: Duration) -> Result<Self, Error> {
+        Self::with(binaries, pause, None)
+    }
+
+    fn with(binaries: &Binaries, pause: Duration, more: Option<String>) -> Result<Self, Error> {
         let program = binaries.demo_provider.as_ref().ok_or("no demo provider")?;
         let mut command = Command::new(program);
         command
             .args(["--listen", "127.0.0.1:0", "--chunk-delay"])
             .arg(humantime::format_duration(pause).to_string())
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut process = Process::spawn(&mut command)?;
@@ -207,6 +222,12 @@ impl Running {
                 gateway(binaries, upstream.address, folder, &telemetry, &plugins)
             }
         }
+    }
+
+    /// The gateway without plugins, with further keys of its provider.
+    pub(crate) fn behind(binaries: &Binaries, upstream: &Upstream, keys: &str) -> Result<Self, Error> {
+        let folder = tempfile::Builder::new().prefix("magicapi-bench-").tempdir()?;
+        gateway(binaries, upstream.address, folder, keys, &[])
     }
 
     pub(crate) fn cpu(&self) -> Result<Option<Duration>, Error> {
@@ -371,12 +392,12 @@ fn gateway(
     binaries: &Binaries,
     upstream: SocketAddr,
     folder: TempDir,
-    telemetry: &str,
+    more: &str,
     plugins: &[Plugin<'_>],
 ) -> Result<Running, Error> {
     let config = folder.path().join("gateway.toml");
     let plugin_dir = binaries.plugin_dir.as_ref().ok_or("no plugin folder")?;
-    fs::write(&config, gateway_config(upstream, plugin_dir, folder.path(), telemetry, plugins)?)?;
+    fs::write(&config, gateway_config(upstream, plugin_dir, folder.path(), more, plugins)?)?;
     let mut command = Command::new(binaries.gateway.as_ref().ok_or("no gateway")?);
     command.arg("--config").arg(&config).current_dir(folder.path());
     // These would override the file.
@@ -396,12 +417,12 @@ fn gateway(
     })
 }
 
-/// Everything that is not named here has its default, as with a user.
+/// Everything that is not named here has its default, as with a user. `more` begins with keys of the provider.
 fn gateway_config(
     upstream: SocketAddr,
     plugin_dir: &Path,
     folder: &Path,
-    telemetry: &str,
+    more: &str,
     plugins: &[Plugin<'_>],
 ) -> Result<String, std::fmt::Error> {
     let mut text = format!(
@@ -414,7 +435,7 @@ default_provider = "upstream"
 [providers.upstream]
 kind = "openai"
 base_url = "http://{upstream}"
-{telemetry}"#
+{more}"#
     );
     for Plugin { name, file, keys, settings } in plugins {
         let path = plugin_dir.join(file);

@@ -143,7 +143,9 @@ async fn every_metric_in_the_dashboard_and_the_alerts_exists() {
         gateway.post("/v1/chat/completions", body.to_string()).await;
     }
     for plugin in ["prometheus", "refusing"] {
-        gateway.wait_for_books(plugin, |books| books["queued"] == 0 && books["in_flight"] == 0).await;
+        let is_done =
+            |books: &Value| books["accepted"] == 3 && books["queued"] == 0 && books["in_flight"] == 0;
+        gateway.wait_for_books(plugin, is_done).await;
     }
     let exposition = gateway.admin("/metrics").await.text();
     let known: BTreeSet<&str> =

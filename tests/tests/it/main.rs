@@ -30,3 +30,6 @@ mod soak;
 mod streams;
 mod template;
 mod torment;
+mod uploads;
+mod upstream_connections;
+mod upstream_http2;

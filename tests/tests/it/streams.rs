@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -539,6 +539,29 @@ async fn providers_behind_tls_are_reached_by_what_tls_negotiates() {
     }
 }
 
+/// Before the first handshake nobody knows what it will negotiate.
+#[tokio::test]
+async fn requests_that_come_at_once_share_the_connection_if_tls_negotiates_http2() {
+    for (alpn, connections) in [("h2", 1..=1), ("http/1.1", 2..=20)] {
+        let provider = Provider::start().await;
+        let door = Door::tls(&provider, alpn).await;
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, &door.certificate).unwrap();
+        let keys = format!("ca_file = \"{}\"", ca_file.display());
+        let gateway = Gateway::new().provider_with("demo", &door.url, &keys).server("workers = 1");
+        let gateway = gateway.start().await;
+        let mut asked = JoinSet::new();
+        for _ in 0..20 {
+            let (client, url) = (gateway.client.clone(), format!("{}{PATH}", gateway.url));
+            asked.spawn(async move { client.send(post(&url, question("demo-fast:20ms"), &[])).await.status });
+        }
+        assert!(asked.join_all().await.iter().all(|status| *status == 200));
+        let made = door.connections.load(Ordering::Relaxed);
+        assert!(connections.contains(&made), "{alpn}: {made}");
+    }
+}
+
 #[tokio::test]
 async fn a_provider_that_nobody_vouches_for_is_not_trusted() {
     let provider = Provider::start().await;
@@ -555,6 +578,7 @@ struct Door {
     url: String,
     certificate: String,
     http2: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -590,9 +614,12 @@ impl Door {
         let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (http2, behind) = (Arc::<AtomicBool>::default(), provider.url().replace("http://", ""));
         let seen = http2.clone();
+        let count = Arc::<AtomicUsize>::default();
+        let counted = count.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let (acceptor, behind, seen) = (acceptor.clone(), behind.clone(), seen.clone());
                 connections.spawn(async move {
                     match acceptor {
@@ -606,7 +633,7 @@ impl Door {
                 });
             }
         });
-        Self { url, certificate, http2, task }
+        Self { url, certificate, http2, connections: count, task }
     }
 
     fn saw_http2(&self) -> bool {

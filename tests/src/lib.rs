@@ -25,8 +25,10 @@ pub mod metrics;
 mod probe;
 pub mod provider;
 pub mod raw_provider;
+pub mod scripted;
 pub mod tools;
 pub mod wait;
+pub mod wire;
 
 pub use self::{
     client::{Answer, Client},
@@ -34,6 +36,7 @@ pub use self::{
     gateway::{Gateway, Running},
     provider::Provider,
     raw_provider::{RawProvider, Step},
-    tools::{Collector, Database, Llm, OpenSearch, Postgres, Sdk},
+    scripted::{Reading, Said, Scripted},
+    tools::{Collector, Database, H2spec, Llm, Nginx, OpenSearch, Postgres, Sdk},
     wait::{wait_for, within},
 };

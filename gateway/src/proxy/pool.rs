@@ -37,6 +37,8 @@ pub(super) struct Settings {
     pub http2: Http2,
     /// For name, TCP and TLS together.
     pub connect_timeout: Duration,
+    /// Header fields of an answer.
+    pub max_headers: usize,
     pub tls: Arc<rustls::ClientConfig>,
 }
 
@@ -210,7 +212,9 @@ impl Pool {
             self.lock().shared = Some(sender.clone());
             return Ok(Connection::Http2(sender));
         }
-        let (sender, connection) = http1::handshake(stream).await.map_err(SendError::Broken)?;
+        let mut builder = http1::Builder::new();
+        builder.max_headers(self.settings.max_headers);
+        let (sender, connection) = builder.handshake(stream).await.map_err(SendError::Broken)?;
         tokio::spawn(connection);
         Ok(Connection::Http1(sender))
     }
@@ -271,6 +275,7 @@ mod tests {
             authority,
             http2: Http2::Auto,
             connect_timeout: Duration::from_secs(5),
+            max_headers: 100,
             tls: tls::client_config(None).unwrap(),
         })
     }

@@ -22,13 +22,20 @@ pub(crate) struct Target {
     pub dialect: Dialect,
     pub request_id_headers: &'static [&'static str],
     pub timeout: Timeout,
+    pub(super) scheme: uri::Scheme,
+    pub(super) authority: uri::Authority,
+    pub(super) tls: Arc<rustls::ClientConfig>,
     base_url: String,
-    scheme: uri::Scheme,
-    authority: uri::Authority,
     moved_paths: &'static [MovedPath],
     authorization: Option<HeaderValue>,
     http2: Http2,
-    tls: Arc<rustls::ClientConfig>,
+}
+
+impl Target {
+    /// What a request's `Host` says. A user name and password, if any, are no part of it.
+    pub(super) fn host(&self) -> &str {
+        self.authority.as_str().rsplit('@').next().unwrap_or_default()
+    }
 }
 
 /// Why a provider of the configuration cannot be used.
@@ -135,7 +142,7 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub(super) fn new(target: Arc<Target>) -> Self {
+    pub(super) fn new(target: Arc<Target>, max_headers: usize) -> Self {
         let Target { scheme, authority, .. } = &*target;
         let keeps_path = target.moved_paths.is_empty()
             && providers::join(&target.base_url, "/v1/x") == format!("{scheme}://{authority}/v1/x");
@@ -144,6 +151,7 @@ impl Upstream {
             authority: authority.clone(),
             http2: target.http2,
             connect_timeout: target.timeout.connect,
+            max_headers,
             tls: target.tls.clone(),
         });
         Self { target, pool, keeps_path }

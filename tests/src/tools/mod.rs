@@ -4,8 +4,10 @@
 //! listens on free ports of 127.0.0.1. What is started here ends with its value, or with this process however that ends.
 
 mod collector;
+mod h2spec;
 mod leash;
 mod llm;
+mod nginx;
 mod opensearch;
 mod postgres;
 mod prometheus;
@@ -19,7 +21,9 @@ use std::{
 
 pub use self::{
     collector::Collector,
+    h2spec::H2spec,
     llm::Llm,
+    nginx::Nginx,
     opensearch::OpenSearch,
     postgres::{Database, Postgres},
     prometheus::{Prometheus, promtool_check_metrics},

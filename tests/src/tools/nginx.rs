@@ -1,0 +1,73 @@
+//! A real nginx that serves one configuration.
+
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{file, free_port, leash::Leash, program};
+use crate::wait::wait_for;
+
+/// An nginx with one server.
+#[derive(Debug)]
+pub struct Nginx {
+    url: String,
+    folder: TempDir,
+    server: Leash,
+}
+
+impl Nginx {
+    /// Starts it with the directives of its one `server` block, and waits until it accepts connections.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn serving(directives: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().display();
+        let address = format!("127.0.0.1:{}", free_port());
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|kind| format!("  {kind}_temp_path {at}/{kind};\n"))
+            .collect();
+        let config = file(
+            folder.path(),
+            "nginx.conf",
+            &format!(
+                "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;\n\
+                 events {{}}\nhttp {{\n{temporary}  log_format seen '$request';\n\
+                 access_log {at}/access.log seen;\n  keepalive_requests 100000;\n\
+                 server {{ listen {address}; {directives} }}\n}}\n"
+            ),
+        );
+        let server = Leash::spawn(
+            Command::new(program("nginx"))
+                .arg("-p")
+                .arg(folder.path())
+                .arg("-c")
+                .arg(config)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        let mut nginx = Self { url: format!("http://{address}"), folder, server };
+        wait_for("nginx to listen", || {
+            assert!(!nginx.server.has_ended(), "nginx ended at once: {}", nginx.read("error.log"));
+            let address = address.clone();
+            async move { tokio::net::TcpStream::connect(address).await.ok() }
+        })
+        .await;
+        nginx
+    }
+
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// The request lines that it served, one a line.
+    pub fn access_log(&self) -> String {
+        self.read("access.log")
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+}

@@ -60,9 +60,27 @@ pub async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     came
 }
 
-/// The first answer to these bytes, `Connection: close` being among them or not.
+/// The first answer to these bytes, as soon as it is whole; what there is of it when the server hangs up before that.
 pub async fn ask(url: &str, bytes: impl AsRef<[u8]>) -> Option<Reply> {
-    replies(&exchange(url, bytes).await).into_iter().next()
+    let mut stream = connect(url).await;
+    let _ = stream.write_all(bytes.as_ref()).await;
+    let mut came = Vec::new();
+    within("an answer", async {
+        loop {
+            let first = replies(&came).into_iter().next();
+            let has_length = |reply: &Reply| {
+                ["content-length", "transfer-encoding"].iter().any(|it| reply.header(it).is_some())
+                    || matches!(reply.status, 101 | 204 | 304)
+            };
+            if first.as_ref().is_some_and(|reply| reply.is_whole && has_length(reply)) {
+                return first;
+            }
+            if !stream.read_buf(&mut came).await.is_ok_and(|read| read > 0) {
+                return first;
+            }
+        }
+    })
+    .await
 }
 
 /// The answers that these bytes are, interim ones left out. None of the requests was a HEAD.

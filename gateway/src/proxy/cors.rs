@@ -53,7 +53,8 @@ impl Cors {
         let mut answer = Response::new(B::from(Bytes::new()));
         let Some(allowed) = self.allowed(origin) else {
             *answer.status_mut() = StatusCode::FORBIDDEN;
-            *answer.body_mut() = Bytes::from_static(b"this origin is not in server.cors.allowed_origins\n").into();
+            *answer.body_mut() =
+                Bytes::from_static(b"this origin is not in server.cors.allowed_origins\n").into();
             return Some(answer);
         };
         *answer.status_mut() = StatusCode::NO_CONTENT;
@@ -158,7 +159,10 @@ mod tests {
             answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
             let grant = cors.grant(asked(Method::POST, "https://a").headers());
             cors.set(&mut answer, grant);
-            assert_eq!(answer.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).map(|it| it.to_str().unwrap()), allowed);
+            assert_eq!(
+                answer.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).map(|it| it.to_str().unwrap()),
+                allowed
+            );
             assert!(!answer.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
         }
     }
@@ -168,7 +172,9 @@ mod tests {
         for good in ["*", "https://app.example", "http://localhost:5173", "chrome-extension://abc"] {
             assert!(is_origin(good), "{good}");
         }
-        for bad in ["", "app.example", "https://app.example/", "https://App.example", "https://", "https://a@b"] {
+        for bad in
+            ["", "app.example", "https://app.example/", "https://App.example", "https://", "https://a@b"]
+        {
             assert!(!is_origin(bad), "{bad}");
         }
     }

@@ -28,7 +28,9 @@ pub(crate) enum GatewayError {
     #[error("the request cannot be passed on: {}", .0.text())]
     Misframed(framing::Fault),
     /// The client's: too many header fields, over HTTP/2. Over HTTP/1 hyper answers by itself.
-    #[error("the request has more than the {limit} header fields that this gateway accepts (server.max_headers)")]
+    #[error(
+        "the request has more than the {limit} header fields that this gateway accepts (server.max_headers)"
+    )]
     TooManyHeaders { limit: usize },
     /// The client's: `x-provider` names nothing in the configuration.
     #[error("unknown provider `{name}` in header x-provider; known are: {known}")]
@@ -84,10 +86,9 @@ impl GatewayError {
         match self {
             Self::NotFound { .. } | Self::DotSegment { .. } => StatusCode::NOT_FOUND,
             Self::MethodRefused { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::UnknownProvider { .. }
-            | Self::RequestBroken
-            | Self::ClientGone
-            | Self::Misframed(_) => StatusCode::BAD_REQUEST,
+            Self::UnknownProvider { .. } | Self::RequestBroken | Self::ClientGone | Self::Misframed(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::RequestTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout(_) => StatusCode::REQUEST_TIMEOUT,

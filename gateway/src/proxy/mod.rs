@@ -322,12 +322,7 @@ impl Proxy {
 enum Forwarded {
     /// The provider's answer, what of its body came with it, the connection it comes over, and how long its body may be
     /// silent.
-    Answer {
-        response: Response<Incoming>,
-        first: Option<Frame<Bytes>>,
-        lease: Option<Lease>,
-        idle: Duration,
-    },
+    Answer { response: Response<Incoming>, first: Option<Frame<Bytes>>, lease: Option<Lease>, idle: Duration },
     /// A WebSocket, the client's end of it, and how long both may be silent.
     Tunnel { response: Response<Incoming>, client: OnUpgrade, idle: Duration },
 }

@@ -54,7 +54,9 @@ impl Stripped {
 
 /// Whether this is a header's name, or the beginning of one and a `*`.
 pub(super) fn is_pattern(text: &str) -> bool {
-    text.strip_suffix('*').unwrap_or(text).parse::<HeaderName>().is_ok()
+    let name = text.strip_suffix('*').unwrap_or(text);
+    // A `*` may stand in names, but is in none that anyone uses.
+    !name.contains('*') && name.parse::<HeaderName>().is_ok()
 }
 
 #[cfg(test)]

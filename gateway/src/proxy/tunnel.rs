@@ -7,29 +7,32 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use hyper::{body::Incoming, client::conn::http1, upgrade::{OnUpgrade, Upgraded}};
+use hyper::{
+    body::Incoming,
+    client::conn::http1,
+    upgrade::{OnUpgrade, Upgraded},
+};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use plugin_api::EndReason;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
+    sync::Notify,
     time::{Instant, sleep_until, timeout},
 };
 use tower_service::Service as _;
 use tracing::debug;
 
-use super::{
-    body::RequestBody,
-    error::GatewayError,
-    observer::RequestObserver,
-    upstream::Target,
-};
+use super::{body::RequestBody, error::GatewayError, observer::RequestObserver, upstream::Target};
+
+/// When one side has ended, the other one should follow; a client may leave its connection open instead.
+const AFTER_END: Duration = Duration::from_secs(2);
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
@@ -160,10 +163,11 @@ impl Tunnel {
             Some(Ok(_)) => self.observer.completed(),
             Some(Err(error)) => {
                 debug!("a tunnel broke off: {error}");
-                if self.traffic.lock().broken == Some(Side::Provider) {
+                if self.traffic.flow().broken == Some(Side::Provider) {
                     self.observer.broke(EndReason::ProviderError, "upstream_broken");
                 }
             }
+            None if self.traffic.flow().ended => self.observer.completed(),
             None => self.observer.broke(EndReason::Timeout, "upstream_idle_timeout"),
         }
     }
@@ -171,7 +175,7 @@ impl Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        let Flow { from_client, from_provider, .. } = *self.traffic.lock();
+        let Flow { from_client, from_provider, .. } = self.traffic.flow();
         self.observer.tunnelled(from_client, from_provider);
     }
 }
@@ -184,26 +188,31 @@ enum Side {
 
 /// What passed so far, known to both sides. Only their worker takes the lock.
 #[derive(Debug, Clone, Default)]
-struct Traffic(Arc<Mutex<Flow>>);
+struct Traffic(Arc<(Mutex<Flow>, Notify)>);
 
 #[derive(Debug, Clone, Copy)]
 struct Flow {
     from_client: u64,
     from_provider: u64,
-    /// When the last byte came.
+    /// When the last byte, or the end of a side, came.
     last: Instant,
+    ended: bool,
     broken: Option<Side>,
 }
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { from_client: 0, from_provider: 0, last: Instant::now(), broken: None }
+        Self { from_client: 0, from_provider: 0, last: Instant::now(), ended: false, broken: None }
     }
 }
 
 impl Traffic {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Flow> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn flow(&self) -> Flow {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Flow> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn came(&self, side: Side, bytes: usize) {
@@ -213,20 +222,28 @@ impl Traffic {
             Side::Client => flow.from_client += bytes as u64,
             Side::Provider => flow.from_provider += bytes as u64,
         }
+        if bytes == 0 && !flow.ended {
+            flow.ended = true;
+            self.0.1.notify_one();
+        }
     }
 
     fn broke(&self, side: Side) {
         self.lock().broken.get_or_insert(side);
     }
 
-    /// Ends when nothing came from either side for that long.
+    /// Ends when nothing came from either side for that long, or for [`AFTER_END`] when one has ended.
     async fn silence_of(&self, idle: Duration) {
         loop {
-            let until = self.lock().last + idle;
+            let Flow { last, ended, .. } = self.flow();
+            let until = last + if ended { idle.min(AFTER_END) } else { idle };
             if until <= Instant::now() {
                 return;
             }
-            sleep_until(until).await;
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = self.0.1.notified() => {}
+            }
         }
     }
 }
@@ -263,9 +280,8 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let outcome = ready!(self.inner().poll_read(cx, buffer));
-        let came = buffer.filled().len() - before;
-        if came > 0 {
-            self.traffic.came(self.side, came);
+        if outcome.is_ok() {
+            self.traffic.came(self.side, buffer.filled().len() - before);
         }
         self.noted(outcome)
     }

@@ -76,6 +76,15 @@ impl Cors {
         request.get(header::ORIGIN).and_then(|origin| self.allowed(origin))
     }
 
+    /// Whether this may open a WebSocket: browsers let every page do so, and leave it to the server to ask whose it is.
+    /// What is no browser names no origin, or the server's own.
+    pub(super) fn may_open_socket(&self, request: &HeaderMap) -> bool {
+        let Some(origin) = request.get(header::ORIGIN) else { return true };
+        let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+        let is_own = host.is_some() && host == request.get(header::HOST).and_then(|host| host.to_str().ok());
+        is_own || self.allowed(origin).is_some()
+    }
+
     /// Puts the gateway's policy in the place of the provider's.
     pub(super) fn set(&self, answer: &mut HeaderMap, grant: Option<HeaderValue>) {
         for name in OF_PROVIDERS {
@@ -164,6 +173,27 @@ mod tests {
                 allowed
             );
             assert!(!answer.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
+        }
+    }
+
+    #[test]
+    fn a_page_of_elsewhere_opens_no_socket() {
+        const PAGE: &str = "https://app.example";
+        for (list, origin, expected) in [
+            (&[][..], None, true),
+            (&[], Some("http://gateway:3000"), true),
+            (&[], Some("http://gateway"), false),
+            (&[], Some("null"), false),
+            (&[], Some(PAGE), false),
+            (&[PAGE], Some(PAGE), true),
+            (&["*"], Some(PAGE), true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("gateway:3000"));
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            }
+            assert_eq!(cors(list).may_open_socket(&headers), expected, "{list:?} {origin:?}");
         }
     }
 

@@ -24,6 +24,9 @@ pub(crate) enum GatewayError {
     /// The client's: a method that is never passed on.
     #[error("the gateway does not pass on {method} requests")]
     MethodRefused { method: Method },
+    /// The client's: a page of an origin that may not call.
+    #[error("pages of this origin may not open WebSockets here: it is not in server.cors.allowed_origins")]
+    OriginRefused,
     /// The client's: a head that servers read in different ways.
     #[error("the request cannot be passed on: {}", .0.text())]
     Misframed(framing::Fault),
@@ -68,6 +71,7 @@ impl GatewayError {
             Self::NotFound { .. } => "not_found",
             Self::DotSegment { .. } => "path_refused",
             Self::MethodRefused { .. } => "method_refused",
+            Self::OriginRefused => "origin_refused",
             Self::Misframed(_) => "misframed",
             Self::TooManyHeaders { .. } => "too_many_headers",
             Self::ClientGone => "client_gone",
@@ -86,6 +90,7 @@ impl GatewayError {
         match self {
             Self::NotFound { .. } | Self::DotSegment { .. } => StatusCode::NOT_FOUND,
             Self::MethodRefused { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::OriginRefused => StatusCode::FORBIDDEN,
             Self::UnknownProvider { .. } | Self::RequestBroken | Self::ClientGone | Self::Misframed(_) => {
                 StatusCode::BAD_REQUEST
             }
@@ -109,6 +114,7 @@ impl GatewayError {
             Self::NotFound { .. }
             | Self::DotSegment { .. }
             | Self::MethodRefused { .. }
+            | Self::OriginRefused
             | Self::Misframed(_)
             | Self::TooManyHeaders { .. }
             | Self::UnknownProvider { .. }
@@ -162,6 +168,7 @@ impl GatewayError {
             | Self::Misframed(_) => true,
             Self::NotFound { .. }
             | Self::DotSegment { .. }
+            | Self::OriginRefused
             | Self::TooManyHeaders { .. }
             | Self::UnknownProvider { .. }
             | Self::ConnectFailed { .. }

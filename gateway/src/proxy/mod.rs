@@ -35,7 +35,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt as _;
+use futures_util::{
+    FutureExt as _,
+    future::{self, Either},
+};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, uri::PathAndQuery};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
@@ -111,25 +114,21 @@ impl Proxy {
         mut request: Request<Incoming>,
         tunnels: tunnel::Slot,
     ) -> impl Future<Output = Response<ResponseBody>> {
-        let own = self.settings.own.answer(&request);
-        let observed = own.is_none().then(|| {
-            let checked = framing::check_request(request.version(), request.headers());
-            let upgrade = checked.map(|()| tunnel::asked(&mut request));
-            // First of all: what is put on from here on is the gateway's, and the client cannot name it.
-            headers::remove_hop_by_hop(request.headers_mut());
-            let observer = RequestObserver::start(&mut request, &self.settings.capture, &self.intake);
-            (upgrade, observer)
-        });
-        async move {
-            let Some((upgrade, observer)) = observed else {
-                return own.unwrap_or_else(|| Response::new(ResponseBody::Ready(None)));
-            };
+        if let Some(own) = self.settings.own.answer(&request) {
+            return Either::Left(future::ready(own));
+        }
+        let checked = framing::check_request(request.version(), request.headers());
+        let upgrade = checked.map(|()| tunnel::asked(&mut request));
+        // First of all: what is put on from here on is the gateway's, and the client cannot name it.
+        headers::remove_hop_by_hop(request.headers_mut());
+        let observer = RequestObserver::start(&mut request, &self.settings.capture, &self.intake);
+        Either::Right(async move {
             let cors = &self.settings.own.cors;
             let grant = cors.grant(request.headers());
             let mut response = self.answer(request, upgrade, observer, &tunnels).await;
             cors.set(response.headers_mut(), grant);
             response
-        }
+        })
     }
 
     async fn answer(
@@ -164,6 +163,9 @@ impl Proxy {
     ) -> Result<Forwarded, GatewayError> {
         let upgrade = upgrade.map_err(GatewayError::Misframed)?;
         self.check(&request)?;
+        if upgrade.is_some() && !self.settings.own.cors.may_open_socket(request.headers()) {
+            return Err(GatewayError::OriginRefused);
+        }
         let upstream = self.route(&mut request)?;
         let target = &*upstream.target;
         observer.provider = Some(target.name.clone());
@@ -173,7 +175,7 @@ impl Proxy {
         observer.times.sent = Some(observer.started.elapsed());
         if let Some(client) = upgrade {
             tunnel::ask(request.headers_mut());
-            let response = tunnel::send(target, request).await?;
+            let response = tunnel::send(target, request, self.settings.limits.max_headers).await?;
             if tunnel::is_open(&response) {
                 return Ok(self.open(client, response, target, observer));
             }

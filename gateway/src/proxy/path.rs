@@ -69,7 +69,7 @@ fn escape(bytes: &[u8]) -> Option<(u8, &[u8])> {
 fn push(decoded: &mut Vec<u8>, byte: u8) {
     match decoded.last_mut() {
         Some(first @ (0xc0 | 0xc1)) if matches!(byte, 0x80..=0xbf) => {
-            *first = (*first & 1) << 6 | byte & 0x3f
+            *first = (*first & 1) << 6 | byte & 0x3f;
         }
         _ => decoded.push(byte),
     }

@@ -65,14 +65,15 @@ fn names_websocket(headers: &HeaderMap) -> bool {
         && connection.flat_map(|it| it.split(',')).any(|it| it.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-/// Sends a request over a connection of its own.
+/// Sends a request over a connection of its own, whose answer may have so many header fields.
 pub(super) async fn send(
     target: &Target,
     mut request: Request<RequestBody>,
+    max_headers: usize,
 ) -> Result<Response<Incoming>, GatewayError> {
     let provider = || target.name.to_string();
-    let connecting = timeout(target.timeout.connect, connect(target)).await;
-    let mut sender = connecting.map_err(|elapsed| elapsed.into()).and_then(|it| it).map_err(|error| {
+    let connecting = timeout(target.timeout.connect, connect(target, max_headers)).await;
+    let mut sender = connecting.map_err(BoxError::from).flatten().map_err(|error| {
         tracing::warn!(provider = provider(), "no connection for a WebSocket: {error}");
         GatewayError::ConnectFailed { provider: provider() }
     })?;
@@ -84,13 +85,13 @@ pub(super) async fn send(
     let answer = answer.map_err(|_| GatewayError::UpstreamTimeout { provider: provider(), after })?;
     answer.map_err(|error| {
         tracing::warn!(provider = provider(), "no answer for a WebSocket: {}", plugin_api::causes(&error));
-        GatewayError::UpstreamBroken { provider: provider() }
+        super::broken_answer(target, &error)
     })
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn connect(target: &Target) -> Result<http1::SendRequest<RequestBody>, BoxError> {
+async fn connect(target: &Target, max_headers: usize) -> Result<http1::SendRequest<RequestBody>, BoxError> {
     let mut http = HttpConnector::new();
     http.set_nodelay(true);
     http.enforce_http(false);
@@ -102,7 +103,7 @@ async fn connect(target: &Target) -> Result<http1::SendRequest<RequestBody>, Box
         .path_and_query("/")
         .build()?;
     let stream = tls.enable_http1().wrap_connector(http).call(address).await?;
-    let (sender, connection) = http1::handshake(stream).await?;
+    let (sender, connection) = http1::Builder::new().max_headers(max_headers).handshake(stream).await?;
     tokio::spawn(connection.with_upgrades());
     Ok(sender)
 }

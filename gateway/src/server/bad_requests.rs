@@ -47,5 +47,5 @@ impl BadRequests {
 /// A client that breaks the protocol, rather than its connection. Its error is the last cause, and none of the system's.
 fn is_http2_fault(error: &hyper::Error) -> bool {
     let cause = error.source();
-    cause.and_then(|cause| cause.downcast_ref::<h2::Error>()).is_some_and(|error| error.is_library())
+    cause.and_then(|cause| cause.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_library)
 }

@@ -1,6 +1,6 @@
 //! What the client port answers without a provider, to browsers and probes, and what it keeps from providers.
 
-use end_to_end::{Gateway, Reading, Running, Said, Scripted, wire};
+use end_to_end::{Ended, Gateway, Reading, Running, Said, Scripted, wire};
 
 async fn ask(gateway: &Running, line: &str, headers: &str) -> wire::Reply {
     wire::ask(&gateway.url, format!("{line} HTTP/1.1\r\nHost: g\r\n{headers}\r\n")).await.unwrap()
@@ -100,4 +100,15 @@ async fn where_a_client_is_stays_here() {
     ask(&gateway, "GET /v1/a", &format!("{private}{wanted}")).await;
     let seen = provider.requests().remove(1).head.to_ascii_lowercase();
     assert!(seen.contains("via: 1.1 balancer") && !seen.contains("x-stainless-lang"), "{seen}");
+}
+
+#[tokio::test]
+async fn what_is_no_origin_and_no_name_is_told_before_the_start() {
+    let gateway = Gateway::new().provider("openai", "http://127.0.0.1:1").proxy("strip_headers = [\"x y\"]");
+    let gateway = gateway.section("[server.cors]\nallowed_origins = [\"https://app.example/path\"]");
+    let ended = Ended::of(gateway.command(&["check"])).await;
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    for part in ["proxy.strip_headers[0]: \"x y\" is not a header's name", "is not an origin"] {
+        assert!(ended.errors.contains(part), "{part}: {ended:?}");
+    }
 }

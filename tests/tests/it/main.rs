@@ -31,6 +31,7 @@ mod requests;
 mod sdk;
 mod servers;
 mod smuggling;
+mod smuggling_http2;
 mod soak;
 mod streams;
 mod template;

@@ -8,9 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
-/// What the answers of providers must not say.
-const OF_PROVIDERS: [HeaderName; 6] = [
-    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+/// What a provider says beside `Access-Control-Allow-Origin`; without that one it means nothing.
+const BESIDE_ORIGIN: [HeaderName; 5] = [
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
     header::ACCESS_CONTROL_ALLOW_HEADERS,
     header::ACCESS_CONTROL_ALLOW_METHODS,
@@ -87,8 +86,10 @@ impl Cors {
 
     /// Puts the gateway's policy in the place of the provider's.
     pub(super) fn set(&self, answer: &mut HeaderMap, grant: Option<HeaderValue>) {
-        for name in OF_PROVIDERS {
-            answer.remove(name);
+        if answer.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_some() {
+            for name in BESIDE_ORIGIN {
+                answer.remove(name);
+            }
         }
         if matches!(&self.origins, Origins::These(origins) if !origins.is_empty()) {
             answer.append(header::VARY, HeaderValue::from_static("origin"));

@@ -114,10 +114,12 @@ impl Proxy {
         mut request: Request<Incoming>,
         tunnels: tunnel::Slot,
     ) -> impl Future<Output = Response<ResponseBody>> {
-        if let Some(own) = self.settings.own.answer(&request) {
+        let checked = framing::check_request(request.version(), request.headers());
+        if checked.is_ok()
+            && let Some(own) = self.settings.own.answer(&request)
+        {
             return Either::Left(future::ready(own));
         }
-        let checked = framing::check_request(request.version(), request.headers());
         let upgrade = checked.map(|()| tunnel::asked(&mut request));
         // First of all: what is put on from here on is the gateway's, and the client cannot name it.
         headers::remove_hop_by_hop(request.headers_mut());

@@ -11,7 +11,6 @@ use std::{
 pub(crate) struct BadRequests {
     malformed: AtomicU64,
     head_too_large: AtomicU64,
-    header_timeout: AtomicU64,
     http2: AtomicU64,
 }
 
@@ -23,8 +22,6 @@ impl BadRequests {
             &self.head_too_large
         } else if error.is_parse() {
             &self.malformed
-        } else if error.is_timeout() {
-            &self.header_timeout
         } else if is_http2_fault(error) {
             &self.http2
         } else {
@@ -33,14 +30,9 @@ impl BadRequests {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn by_reason(&self) -> [(&'static str, u64); 4] {
-        [
-            ("malformed", &self.malformed),
-            ("head_too_large", &self.head_too_large),
-            ("header_timeout", &self.header_timeout),
-            ("http2", &self.http2),
-        ]
-        .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+    pub(crate) fn by_reason(&self) -> [(&'static str, u64); 3] {
+        [("malformed", &self.malformed), ("head_too_large", &self.head_too_large), ("http2", &self.http2)]
+            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
 }
 

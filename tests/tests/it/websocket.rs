@@ -1,16 +1,18 @@
 //! WebSockets pass through, between a real client and a real server, and each makes one record at its end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use end_to_end::{Gateway, RawProvider, Running, wait_for, within};
 use futures_util::{SinkExt as _, StreamExt as _};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinHandle,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, accept_hdr_async, connect_async,
     tungstenite::{
@@ -31,15 +33,43 @@ struct Echo {
 
 impl Echo {
     async fn start() -> Self {
+        Self::open(None).await
+    }
+
+    async fn open(acceptor: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (sender, heads) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, sender.clone()));
+                match &acceptor {
+                    None => drop(tokio::spawn(serve(stream, sender.clone()))),
+                    Some(acceptor) => {
+                        let stream = acceptor.accept(stream).await.unwrap();
+                        tokio::spawn(serve(stream, sender.clone()));
+                    }
+                }
             }
         });
         Self { url, heads, task }
+    }
+}
+
+/// What resets a connection rather than closing it.
+trait Reset {
+    fn reset(&self);
+}
+
+impl Reset for TcpStream {
+    fn reset(&self) {
+        self.set_zero_linger().unwrap();
+    }
+}
+
+impl Reset for TlsStream<TcpStream> {
+    fn reset(&self) {
+        self.get_ref().0.reset();
     }
 }
 
@@ -49,7 +79,10 @@ impl Drop for Echo {
     }
 }
 
-async fn serve(stream: TcpStream, heads: mpsc::UnboundedSender<Request>) {
+async fn serve<S>(stream: S, heads: mpsc::UnboundedSender<Request>)
+where
+    S: AsyncRead + AsyncWrite + Reset + Unpin,
+{
     // The type of the callback is the library's.
     #[allow(clippy::result_large_err)]
     let accept = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
@@ -62,7 +95,7 @@ async fn serve(stream: TcpStream, heads: mpsc::UnboundedSender<Request>) {
     let mut socket = accept_hdr_async(stream, accept).await.unwrap();
     while let Some(Ok(message)) = socket.next().await {
         if message == Message::text("break") {
-            socket.get_ref().set_zero_linger().unwrap();
+            socket.get_ref().reset();
             return;
         }
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
@@ -127,6 +160,28 @@ async fn a_session_passes_both_ways_and_makes_one_record() {
         (gateway.metric("magicapi_gateway_open_connections", &[]).await == 0.0).then_some(())
     })
     .await;
+}
+
+/// A provider that would rather speak HTTP/2, which has no upgrades, is spoken to in HTTP/1.1.
+#[tokio::test]
+async fn a_session_behind_tls_passes_where_requests_would_go_over_http2() {
+    let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_no_client_auth();
+    let mut config = config.with_single_cert(vec![pair.cert.der().clone()], key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let provider = Echo::open(Some(TlsAcceptor::from(Arc::new(config)))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, pair.cert.pem()).unwrap();
+    let keys = format!("http2 = \"auto\"\nca_file = \"{}\"", ca_file.display());
+    let gateway = Gateway::new().provider_with("openai", &provider.url, &keys).file_exporter().start().await;
+    let mut client = open(&gateway).await;
+    say(&mut client, Message::text("hello")).await;
+    drop(client);
+    assert_eq!(metadata(&gateway.record().await)["status_code"], 101);
 }
 
 #[tokio::test]

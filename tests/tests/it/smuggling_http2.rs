@@ -1,10 +1,13 @@
 //! HTTP/2 says in frames what HTTP/1 says in lines: nothing in a header may become a line on its way to a provider that
 //! speaks HTTP/1. The frames are written by hand, since no client sends these.
 
-use end_to_end::{Client, Gateway, Reading, Scripted, wait::within, wire};
+use std::sync::{Arc, Mutex};
+
+use end_to_end::{Client, Gateway, Reading, Scripted, wait_for, wire, within};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -14,6 +17,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -155,4 +159,102 @@ async fn two_lengths_over_http2_reach_no_provider() {
         }
     }
     assert_eq!(gateway.get("/v1/a").await.text(), "GET /v1/a ");
+}
+
+/// Frames for the next request; `stream` stands for its stream.
+type Answer = Box<dyn Fn(u32) -> Vec<u8> + Send>;
+
+/// A provider that answers each request over HTTP/2 with frames written by hand.
+async fn provider_of_frames() -> (String, Arc<Mutex<Option<Answer>>>, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let next = Arc::<Mutex<Option<Answer>>>::default();
+    let answers = next.clone();
+    let task = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answers = answers.clone();
+            connections.spawn(async move { converse(&mut stream, &answers).await });
+        }
+    });
+    (url, next, task)
+}
+
+/// Until the gateway hangs up.
+async fn converse(stream: &mut TcpStream, answers: &Mutex<Option<Answer>>) -> Option<()> {
+    stream.read_exact(&mut [0; PREFACE.len()]).await.ok()?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.ok()?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        stream.read_exact(&mut vec![0; length as usize]).await.ok()?;
+        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let reply = match head[3] {
+            SETTINGS if head[4] == 0 => frame(SETTINGS, 1, 0, &[]),
+            HEADERS => answers.lock().unwrap().take().map_or_else(Vec::new, |answer| answer(id)),
+            _ => continue,
+        };
+        stream.write_all(&reply).await.ok()?;
+    }
+}
+
+fn answer(fields: Vec<Field>, body: &'static str) -> Answer {
+    Box::new(move |stream| {
+        let head = frame(HEADERS, END_HEADERS, stream, &block(&fields));
+        [head, frame(DATA, END_STREAM, stream, body.as_bytes())].concat()
+    })
+}
+
+fn ok_with(fields: &[Field]) -> Vec<Field> {
+    [&[(":status", "200")], fields].concat()
+}
+
+#[tokio::test]
+async fn no_answer_over_http2_reaches_a_client_as_what_it_is_not() {
+    let (provider, next, task) = provider_of_frames().await;
+    let keys = "http2 = \"always\"\ntimeout = { first_byte = \"2s\", idle = \"2s\" }";
+    let gateway = Gateway::new().provider_with("openai", &provider, keys).server("workers = 1").start().await;
+    let client = Client::default();
+    let hello = "hello";
+    let shapes: Vec<(&str, Answer, bool)> = vec![
+        ("as it should be", answer(ok_with(&[("content-length", "5")]), hello), true),
+        ("no length", answer(ok_with(&[]), hello), true),
+        ("a length too small", answer(ok_with(&[("content-length", "3")]), hello), false),
+        ("a length too large", answer(ok_with(&[("content-length", "50")]), hello), false),
+        ("a length with a sign", answer(ok_with(&[("content-length", "+5")]), hello), false),
+        ("a list of lengths", answer(ok_with(&[("content-length", "5, 50")]), hello), false),
+        ("two lengths", answer(ok_with(&[("content-length", "5"), ("content-length", "50")]), hello), false),
+        ("chunks", answer(ok_with(&[("transfer-encoding", "chunked")]), "5\r\nhello\r\n0\r\n\r\n"), false),
+        ("a line in a value", answer(ok_with(&[("x-a", "b\r\ncontent-length: 0")]), hello), false),
+        ("a line in a name", answer(ok_with(&[("x-a: b\r\ncontent-length", "0")]), hello), false),
+        ("capital letters", answer(ok_with(&[("Content-Length", "0")]), hello), false),
+        ("no status", answer(vec![("x-a", "b")], hello), false),
+        ("a change of protocol", answer(vec![(":status", "101")], hello), false),
+        ("a body without a head", Box::new(|it| frame(DATA, END_STREAM, it, b"hello")), false),
+        (
+            "an answer to nobody",
+            Box::new(|it| frame(HEADERS, END_HEADERS, it + 2, &block(&ok_with(&[])))),
+            false,
+        ),
+        ("a pushed answer", Box::new(|it| frame(PUSH_PROMISE, END_HEADERS, it, &[0, 0, 0, 2, 0x88])), false),
+    ];
+    for (name, frames, is_right) in shapes {
+        *next.lock().unwrap() = Some(frames);
+        let request = "GET /v1/a HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n";
+        let reply = wire::replies(&wire::exchange(&gateway.url, request).await).into_iter().next();
+        let is_whole = reply.as_ref().is_some_and(|reply| reply.is_whole && reply.status == 200);
+        assert_eq!(is_whole, is_right, "{name}: {reply:?}");
+        if is_right {
+            assert_eq!(reply.unwrap().text(), hello, "{name}");
+        }
+        // A connection that was at fault may be given up only by the next request.
+        wait_for(&format!("another client's answer after {name}"), || async {
+            *next.lock().unwrap() = Some(answer(ok_with(&[]), "for the other"));
+            let answer = client.get(&format!("{}/v1/other-client", gateway.url)).await;
+            (answer.status == 200).then(|| assert_eq!(answer.text(), "for the other", "after {name}"))
+        })
+        .await;
+    }
+    task.abort();
 }

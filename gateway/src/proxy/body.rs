@@ -116,17 +116,18 @@ impl Tapped {
     }
 
     fn pass(&self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(bytes) = frame.data_ref() {
-            let mut tap = self.tap.lock().unwrap_or_else(PoisonError::into_inner);
-            tap.push(bytes, self.started.elapsed());
-            if tap.size() > self.limit {
-                drop(tap);
-                return self.fail(GatewayError::RequestTooLarge { limit: self.limit });
-            }
-        } else {
-            // Nobody asks for more after the trailers.
+        let Some(bytes) = frame.data_ref() else {
+            // Trailers come last, and stay here: not every server keeps them apart from headers.
             self.complete();
+            return Poll::Ready(None);
+        };
+        let mut tap = self.tap.lock().unwrap_or_else(PoisonError::into_inner);
+        tap.push(bytes, self.started.elapsed());
+        if tap.size() > self.limit {
+            drop(tap);
+            return self.fail(GatewayError::RequestTooLarge { limit: self.limit });
         }
+        drop(tap);
         Poll::Ready(Some(Ok(frame)))
     }
 }

@@ -41,6 +41,8 @@ pub(super) fn check_request(version: Version, headers: &HeaderMap) -> Result<(),
 /// Says of the request what its body is: no other length reaches the provider than that of the body that does.
 pub(super) fn set_request(headers: &mut HeaderMap, length: Option<u64>) {
     let named = headers.contains_key(header::CONTENT_LENGTH);
+    // Of a request no trailers are passed on.
+    headers.remove(header::TRAILER);
     match length {
         Some(length) if length > 0 || named => set_length(headers, length),
         Some(_) => {}
@@ -186,6 +188,7 @@ mod tests {
             (vec![("content-length", "7"), ("content-length", "5")], Some(0), vec![("content-length", "0")]),
             (vec![("content-length", "+5")], Some(5), vec![("content-length", "5")]),
             (vec![("content-length", "5")], None, vec![("transfer-encoding", "chunked")]),
+            (vec![("trailer", "x-a")], None, vec![("transfer-encoding", "chunked")]),
         ] {
             let mut got = map(&headers);
             set_request(&mut got, length);

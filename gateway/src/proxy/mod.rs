@@ -172,16 +172,11 @@ impl Proxy {
         let target = &*upstream.target;
         observer.provider = Some(target.name.clone());
         observer.dialect = target.dialect;
-        let (mut request, fault) = self.prepare(request, upstream, observer).await?;
+        let (request, fault) = self.prepare(request, upstream, observer).await?;
         let method = request.method().clone();
         observer.times.sent = Some(observer.started.elapsed());
         if let Some(client) = upgrade {
-            tunnel::ask(request.headers_mut());
-            let response = tunnel::send(target, request, self.settings.limits.max_headers).await?;
-            if tunnel::is_open(&response) {
-                return Ok(self.open(client, response, target, observer));
-            }
-            return self.pass_back(response, None, &method, target, observer);
+            return self.tunnel(client, request, target, observer).await;
         }
         let answer = tokio::time::timeout(target.timeout.first_byte, upstream.pool.send(request)).await;
         let (response, lease) = match answer {
@@ -222,7 +217,11 @@ impl Proxy {
         observer: &mut RequestObserver,
     ) -> Result<Forwarded, GatewayError> {
         let status = response.status();
-        let invalid = |why| GatewayError::UpstreamInvalid { provider: target.name.to_string(), why };
+        let invalid = |why| {
+            let provider = target.name.to_string();
+            tracing::warn!(provider, "an answer cannot be passed on: {why}");
+            GatewayError::UpstreamInvalid { provider, why }
+        };
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(invalid("it changes to a protocol that was not asked for"));
         }
@@ -236,27 +235,27 @@ impl Proxy {
         framing::set_answer(response.headers_mut(), status, method, length)
             .map_err(|fault| invalid(fault.text()))?;
         let first = first_frame(response.body_mut(), target)?;
-        self.answered(&mut response, target, observer);
+        answered(&mut response, target, observer);
         Ok(Forwarded::Answer { response, first, lease, idle: target.timeout.idle })
     }
 
-    fn open(
+    /// A WebSocket, if the provider opens it; else the answer that it gives instead.
+    async fn tunnel(
         &self,
         client: OnUpgrade,
-        mut response: Response<Incoming>,
+        mut request: Request<RequestBody>,
         target: &Target,
         observer: &mut RequestObserver,
-    ) -> Forwarded {
-        self.answered(&mut response, target, observer);
+    ) -> Result<Forwarded, GatewayError> {
+        let method = request.method().clone();
+        tunnel::ask(request.headers_mut());
+        let mut response = tunnel::send(target, request, self.settings.limits.max_headers).await?;
+        if !tunnel::is_open(&response) {
+            return self.pass_back(response, None, &method, target, observer);
+        }
+        answered(&mut response, target, observer);
         tunnel::ask(response.headers_mut());
-        Forwarded::Tunnel { response, client, idle: target.timeout.websocket_idle }
-    }
-
-    /// Notes the answer's head, and takes off what concerns the provider's connection only.
-    fn answered(&self, response: &mut Response<Incoming>, target: &Target, observer: &mut RequestObserver) {
-        observer.provider_answered(response.status().as_u16(), response.headers(), target.request_id_headers);
-        headers::remove_hop_by_hop(response.headers_mut());
-        *response.version_mut() = Version::HTTP_11;
+        Ok(Forwarded::Tunnel { response, client, idle: target.timeout.websocket_idle })
     }
 
     /// Where the request goes.
@@ -331,6 +330,13 @@ enum Forwarded {
     Tunnel { response: Response<Incoming>, client: OnUpgrade, idle: Duration },
 }
 
+/// Notes the answer's head, and takes off what concerns the provider's connection only.
+fn answered(response: &mut Response<Incoming>, target: &Target, observer: &mut RequestObserver) {
+    observer.provider_answered(response.status().as_u16(), response.headers(), target.request_id_headers);
+    headers::remove_hop_by_hop(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+}
+
 /// The gateway's own answer, and the end of the request.
 fn refuse(error: &GatewayError, mut observer: RequestObserver) -> Response<ResponseBody> {
     let body = error.body();
@@ -375,7 +381,11 @@ async fn read(mut body: Incoming, observer: &RequestObserver) -> Result<Bytes, G
 /// answer, as long as its status has not left.
 fn first_frame(body: &mut Incoming, target: &Target) -> Result<Option<Frame<Bytes>>, GatewayError> {
     let Some(Some(frame)) = body.frame().now_or_never() else { return Ok(None) };
-    frame.map(Some).map_err(|error| broken_answer(target, &error))
+    frame.map(Some).map_err(|error| {
+        let cause = plugin_api::causes(&error);
+        tracing::warn!(provider = &*target.name, "the answer broke off at its start: {cause}");
+        broken_answer(target, &error)
+    })
 }
 
 const TOO_MANY_HEADERS: &str = "its head is too large, or has more header fields than server.max_headers";

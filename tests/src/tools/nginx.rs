@@ -21,6 +21,18 @@ impl Nginx {
     /// # Panics
     /// When it does not start.
     pub async fn serving(directives: &str) -> Self {
+        Self::start("", directives).await
+    }
+
+    /// Starts it in front of another server, whose connections it keeps and uses again.
+    pub async fn in_front_of(url: &str) -> Self {
+        let behind =
+            format!("upstream behind {{ server {}; keepalive 8; }}", url.trim_start_matches("http://"));
+        let passing = "proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection \"\"";
+        Self::start(&behind, &format!("location / {{ {passing}; proxy_request_buffering off; }}")).await
+    }
+
+    async fn start(beside: &str, directives: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();
         let address = format!("127.0.0.1:{}", free_port());
@@ -34,7 +46,7 @@ impl Nginx {
             &format!(
                 "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;\n\
                  events {{}}\nhttp {{\n{temporary}  log_format seen '$request';\n\
-                 access_log {at}/access.log seen;\n  keepalive_requests 100000;\n\
+                 access_log {at}/access.log seen;\n  keepalive_requests 100000;\n  {beside}\n\
                  server {{ listen {address}; {directives} }}\n}}\n"
             ),
         );

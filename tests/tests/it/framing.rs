@@ -48,9 +48,11 @@ async fn an_answer_with_trailers_is_complete() {
 async fn a_request_with_trailers_is_whole() {
     let provider = Scripted::echo(Reading::ChunkedFirst).await;
     let gateway = gateway(&provider.url()).await;
-    let head = "POST /v1/a HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /v1/a HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\nTrailer: x-checksum\r\nTransfer-Encoding: \
+                chunked\r\n\r\n";
     let request = format!("{head}2\r\n{{}}\r\n0\r\nx-checksum: 1\r\n\r\n");
     assert_eq!(wire::ask(&gateway.url, request).await.unwrap().text(), "POST /v1/a {}");
+    assert!(!provider.requests()[0].head.contains("trailer"), "{:?}", provider.requests());
     let record = gateway.record().await;
     assert_eq!(record["attributes"]["request"], serde_json::json!({}), "{record}");
     assert_eq!(metadata(&record)["request_size"], 2, "{record}");

@@ -172,6 +172,28 @@ async fn no_request_reaches_nginx_as_two() {
     assert!(log.lines().all(|line| line.ends_with(" HTTP/1.1")), "{log}");
 }
 
+/// What nginx reads as one request, the gateway must not read as two: its connections carry the requests of all clients.
+#[tokio::test]
+async fn no_request_through_nginx_becomes_two() {
+    for reading in [Reading::ChunkedFirst, Reading::LengthFirst] {
+        let provider = Scripted::echo(reading).await;
+        let gateway = gateway(&provider.url()).await;
+        let nginx = Nginx::in_front_of(&gateway.url).await;
+        let client = Client::default();
+        for (name, request, expected) in REQUESTS {
+            let reply = wire::ask(&nginx.url(), filled_in(request)).await;
+            // nginx refuses more.
+            if let (Passes(seen), Some(Reply { status: 200, .. })) = (expected, &reply) {
+                assert_eq!(reply.unwrap().text().trim_end(), filled_in(seen).trim_end(), "{name}");
+            }
+            let answer = client.get(&format!("{}/v1/other-client", nginx.url())).await;
+            assert_eq!(answer.text(), "GET /v1/other-client ", "after {name}");
+        }
+        let stolen = |head: &str| head.lines().next().unwrap().contains("stolen");
+        assert!(provider.requests().iter().all(|request| !stolen(&request.head)));
+    }
+}
+
 /// What becomes of an answer.
 #[derive(Debug, Clone, Copy)]
 enum Outcome {

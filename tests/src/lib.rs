@@ -37,6 +37,6 @@ pub use self::{
     provider::Provider,
     raw_provider::{RawProvider, Step},
     scripted::{Reading, Said, Scripted},
-    tools::{Collector, Database, H2spec, Llm, Nginx, OpenSearch, Postgres, Sdk},
+    tools::{Collector, Database, H2spec, Llm, OpenSearch, Postgres, Sdk, WebServer},
     wait::{wait_for, within},
 };

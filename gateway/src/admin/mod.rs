@@ -140,6 +140,11 @@ impl Admin {
         given.and_then(|given| given.strip_prefix(b"Bearer ")).is_some_and(|given| token.matches(given))
     }
 
+    /// Whether every required plugin is up.
+    pub(crate) fn is_ready(&self) -> bool {
+        report::readiness(&self.exporters, &self.required).0
+    }
+
     /// Whoever has no token learns whether, and not why: names and errors are the operator's.
     fn ready(&self, in_detail: bool) -> Response<Full<Bytes>> {
         let (ready, body) = report::readiness(&self.exporters, &self.required);

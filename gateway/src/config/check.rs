@@ -11,8 +11,14 @@ use crate::settings::{SchemaProblem, places::Places, pointer};
 
 /// Applies every rule to the sections that could be read.
 pub(crate) fn check(sections: &Sections, known_providers: &[&str], problems: &mut Vec<SchemaProblem>) {
+    if let Some(server) = &sections.server {
+        server.check(problems);
+    }
     if let Some(admin) = &sections.admin {
         admin.check(problems);
+    }
+    if let Some(proxy) = &sections.proxy {
+        proxy.check(problems);
     }
     if let Some(telemetry) = &sections.telemetry {
         telemetry.check(problems);

@@ -85,8 +85,23 @@ impl Table {
         // Written out, a default would end what the variable can do.
         let from_variable = |variable: &str| Value::from(format!("${{{variable}:-{}}}", plain(value)));
         let value = property["x-env"].as_str().map_or_else(|| value.clone(), from_variable);
-        line(text, &prefix, &format!("{name} = {}", toml(&value)));
+        let content = format!("{name} = {}", toml(&value));
+        match value.as_array() {
+            Some(items) if content.len() > WIDTH => long_list(text, &prefix, name, items),
+            _ => line(text, &prefix, &content),
+        }
     }
+}
+
+/// A list that fits no line, an item in each.
+fn long_list(text: &mut String, prefix: &str, name: &str, items: &[Value]) {
+    // A comment that begins with a space would be no setting to uncomment.
+    let indent = if prefix.is_empty() { "    " } else { "" };
+    line(text, prefix, &format!("{name} = ["));
+    for item in items {
+        line(text, prefix, &format!("{indent}{},", toml(item)));
+    }
+    line(text, prefix, "]");
 }
 
 fn is_table(schema: &Value) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error as StdError,
+    io,
     pin::Pin,
     sync::{Arc, PoisonError},
     task::{Context, Poll, ready},
@@ -137,13 +138,17 @@ impl Tapped {
     }
 
     fn pass(&self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(bytes) = frame.data_ref() {
-            let mut tap = self.tap.lock().unwrap_or_else(PoisonError::into_inner);
-            tap.push(bytes, self.started.elapsed());
-            if tap.size() > self.limit {
-                drop(tap);
-                return self.fail(GatewayError::RequestTooLarge { limit: self.limit });
-            }
+        let Some(bytes) = frame.data_ref() else {
+            // Trailers come last, and stay here: not every server keeps them apart from headers.
+            self.complete();
+            return Poll::Ready(None);
+        };
+        let mut tap = self.tap.lock().unwrap_or_else(PoisonError::into_inner);
+        tap.push(bytes, self.started.elapsed());
+        let is_too_large = tap.size() > self.limit;
+        drop(tap);
+        if is_too_large {
+            return self.fail(GatewayError::RequestTooLarge { limit: self.limit });
         }
         // One of known length is not asked again after its last byte.
         if self.upload.is_end_stream() {
@@ -171,7 +176,7 @@ impl Body for Tapped {
                 this.idle.progress();
                 this.pass(frame)
             }
-            Poll::Ready(Some(Err(Gone::Client))) => this.fail(GatewayError::RequestBroken),
+            Poll::Ready(Some(Err(Gone::Client(error)))) => this.fail(broken_request(&error)),
             Poll::Ready(Some(Err(Gone::Ended))) => Poll::Ready(Some(Err(cancelled()))),
             Poll::Ready(None) => {
                 this.complete();
@@ -198,18 +203,66 @@ fn cancelled() -> BoxError {
     h2::Error::from(h2::Reason::CANCEL).into()
 }
 
+/// Why a request's body could not be read: it is wrong, or its client is gone.
+pub(super) fn broken_request(error: &hyper::Error) -> GatewayError {
+    if is_misframed(error) { GatewayError::RequestBroken } else { GatewayError::ClientGone }
+}
+
+/// Whether bytes came that are no valid framing, rather than none.
+pub(super) fn is_misframed(error: &hyper::Error) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// The provider's answer: frames pass through untouched. Its end, an error or its being dropped ends the observer.
 #[derive(Debug)]
 pub(crate) struct Observed {
+    /// Came together with the head.
+    first: Option<Frame<Bytes>>,
     inner: Incoming,
     observer: RequestObserver,
     lease: Option<Lease>,
     idle: Idle,
+    /// What the body ends with, once what came before it is on its way.
+    broken: Option<BoxError>,
 }
 
 impl Observed {
-    pub(super) fn new(inner: Incoming, observer: RequestObserver, lease: Lease, idle: Duration) -> Self {
-        Self { inner, observer, lease: Some(lease), idle: Idle::new(idle) }
+    pub(super) fn new(
+        first: Option<Frame<Bytes>>,
+        inner: Incoming,
+        observer: RequestObserver,
+        lease: Option<Lease>,
+        idle: Duration,
+    ) -> Self {
+        Self { first, inner, observer, lease, idle: Idle::new(idle), broken: None }
+    }
+
+    fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match frame.data_ref() {
+            Some(bytes) => self.observer.response.push(bytes, self.observer.started.elapsed()),
+            // Nobody asks for more after the trailers.
+            None => self.completed(),
+        }
+        self.idle.progress();
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// hyper gives up what it has not sent when a body fails: it gets the time to send it.
+    fn give_up(
+        &mut self,
+        error: BoxError,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.broken = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn completed(&mut self) {
@@ -229,17 +282,17 @@ impl Body for Observed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(frame) = this.first.take() {
+            return this.pass(frame);
+        }
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(bytes) = frame.data_ref() {
-                    this.observer.response.push(bytes, this.observer.started.elapsed());
-                }
-                this.idle.progress();
-                Poll::Ready(Some(Ok(frame)))
-            }
+            Poll::Ready(Some(Ok(frame))) => this.pass(frame),
             Poll::Ready(Some(Err(error))) => {
                 this.observer.broke(EndReason::ProviderError, "upstream_broken");
-                Poll::Ready(Some(Err(error.into())))
+                this.give_up(error.into(), cx)
             }
             Poll::Ready(None) => {
                 this.completed();
@@ -257,18 +310,20 @@ impl Body for Observed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.first.is_none() && self.broken.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let rest = self.inner.size_hint();
+        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |bytes| bytes.len() as u64);
+        rest.exact().map_or(SizeHint::default(), |rest| SizeHint::with_exact(first + rest))
     }
 }
 
 impl Drop for Observed {
     fn drop(&mut self) {
         // A body of known length is not asked again after its last byte.
-        if self.observer.end == EndReason::ClientDisconnect && self.inner.is_end_stream() {
+        if self.observer.end == EndReason::ClientDisconnect && self.is_end_stream() {
             self.completed();
         }
     }

@@ -143,9 +143,9 @@ impl Capture {
         self.captured.size
     }
 
-    /// A body that the gateway made itself: counted, not kept.
-    pub(crate) fn count(&mut self, bytes: usize) {
-        self.captured.size += bytes as u64;
+    /// Bytes that are counted and not kept: of a body that the gateway made itself, of a tunnel.
+    pub(crate) fn count(&mut self, bytes: u64) {
+        self.captured.size += bytes;
         self.keeping = Keeping::Nothing;
     }
 

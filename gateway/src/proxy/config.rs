@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::strip;
 use crate::recorder::dialect::{self, Dialect};
 use crate::settings::{HumanDuration, SchemaProblem, Secret, address::HTTP_URL};
 
@@ -17,11 +18,31 @@ use crate::settings::{HumanDuration, SchemaProblem, Secret, address::HTTP_URL};
 pub struct Config {
     /// The provider of a request without the header x-provider.
     pub default_provider: String,
+    /// Headers that no request takes along to a provider; a "*" at the end stands for any rest of a name.
+    pub strip_headers: Vec<String>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { default_provider: "openai".to_owned() }
+        Self {
+            default_provider: "openai".to_owned(),
+            strip_headers: strip::DEFAULT.iter().map(|&name| name.to_owned()).collect(),
+        }
+    }
+}
+
+impl Config {
+    /// The rules no schema can say.
+    pub(crate) fn check(&self, problems: &mut Vec<SchemaProblem>) {
+        for (index, name) in self.strip_headers.iter().enumerate() {
+            if !strip::is_pattern(name) {
+                problems.push(SchemaProblem::new(
+                    format!("/proxy/strip_headers/{index}"),
+                    format!("{name:?} is not a header's name"),
+                    "write a name such as \"via\", or the beginning of one such as \"x-forwarded-*\"",
+                ));
+            }
+        }
     }
 }
 
@@ -83,6 +104,10 @@ pub struct Timeout {
     #[serde(with = "HumanDuration")]
     #[schemars(extend("x-min" = "1ms"))]
     pub idle: Duration,
+    /// Between two pieces of a WebSocket, in either direction. A ping is one.
+    #[serde(with = "HumanDuration")]
+    #[schemars(extend("x-min" = "1ms"))]
+    pub websocket_idle: Duration,
 }
 
 impl Default for Timeout {
@@ -92,6 +117,7 @@ impl Default for Timeout {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(600),
             idle: Duration::from_secs(600),
+            websocket_idle: Duration::from_secs(600),
         }
     }
 }

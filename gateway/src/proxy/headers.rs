@@ -12,6 +12,13 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// Where clients put keys, beside `Authorization`: Anthropic, Azure, Google.
+const KEYS: [HeaderName; 3] = [
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
+
 /// Takes off what concerns one connection only, see RFC 9110, section 7.6.1.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
@@ -33,7 +40,6 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         header::PROXY_AUTHENTICATE,
         header::PROXY_AUTHORIZATION,
         header::TE,
-        header::TRAILER,
         header::TRANSFER_ENCODING,
         header::UPGRADE,
     ] {
@@ -68,13 +74,24 @@ pub(super) fn take_text(headers: &mut HeaderMap, name: &HeaderName) -> Option<St
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// The client's own credentials go first; the configured ones fill in.
+/// The client's own credentials go first; the configured ones fill in. Two kinds of them at once are never sent: which
+/// one counts would be the provider's choice.
 pub(super) fn authorize(headers: &mut HeaderMap, credentials: Option<&HeaderValue>) {
     if let Some(credentials) = credentials
-        && !headers.contains_key(header::AUTHORIZATION)
+        && !has_credentials(headers)
     {
         headers.insert(header::AUTHORIZATION, credentials.clone());
     }
+}
+
+fn has_credentials(headers: &HeaderMap) -> bool {
+    let is_given = |name| headers.get(name).is_some_and(|value| !value.as_bytes().trim_ascii().is_empty());
+    // How browsers, which can set no other header, open a session of OpenAI's realtime API.
+    let by_protocol = || {
+        let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+        protocols.filter_map(|it| it.to_str().ok()).any(|it| it.contains("openai-insecure-api-key."))
+    };
+    headers.contains_key(header::AUTHORIZATION) || KEYS.iter().any(is_given) || by_protocol()
 }
 
 #[cfg(test)]
@@ -95,6 +112,7 @@ mod tests {
             ("x-private", "1"),
             ("keep-alive", "timeout=5"),
             ("te", "trailers"),
+            ("trailer", "x-checksum"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "websocket"),
             ("proxy-authorization", "Basic x"),
@@ -102,7 +120,8 @@ mod tests {
             ("x-custom", "2"),
         ]);
         remove_hop_by_hop(&mut headers);
-        assert_eq!(headers, map(&[("content-type", "application/json"), ("x-custom", "2")]));
+        let rest = [("trailer", "x-checksum"), ("content-type", "application/json"), ("x-custom", "2")];
+        assert_eq!(headers, map(&rest));
     }
 
     #[test]
@@ -149,5 +168,23 @@ mod tests {
         assert_eq!(headers["authorization"], "Bearer ours");
         authorize(&mut headers, None);
         assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn a_client_with_a_key_of_its_own_gets_no_second_one() {
+        let ours = HeaderValue::from_static("Bearer ours");
+        for (given, expected) in [
+            (("x-api-key", "theirs"), false),
+            (("api-key", "theirs"), false),
+            (("x-goog-api-key", "theirs"), false),
+            (("sec-websocket-protocol", "realtime, openai-insecure-api-key.theirs"), false),
+            (("sec-websocket-protocol", "realtime"), true),
+            (("x-api-key", " "), true),
+            (("x-other", "theirs"), true),
+        ] {
+            let mut headers = map(&[given]);
+            authorize(&mut headers, Some(&ours));
+            assert_eq!(headers.contains_key("authorization"), expected, "{given:?}");
+        }
     }
 }

@@ -52,7 +52,8 @@ pub(super) struct RequestObserver {
 }
 
 impl RequestObserver {
-    /// Starts the clock, and takes the telemetry headers off the request.
+    /// Starts the clock, and takes the telemetry headers off the request. What the client meant for its own connection
+    /// only must be off it by now: the gateway's span is not the client's to take off.
     pub(super) fn start<B>(request: &mut Request<B>, capture: &CaptureSettings, intake: &Intake) -> Self {
         let (started, wall) = (Instant::now(), clock::now());
         let trace = trace::join(request.headers_mut());
@@ -87,7 +88,7 @@ impl RequestObserver {
         self.end = error.end_reason();
         self.error = Some(error.code());
         self.status_code = Some(error.status().as_u16());
-        self.response.count(body);
+        self.response.count(body as u64);
     }
 
     pub(super) fn provider_answered(
@@ -110,6 +111,17 @@ impl RequestObserver {
     pub(super) fn completed(&mut self) {
         self.end = EndReason::Complete;
         self.response_complete = true;
+    }
+
+    /// Bytes that passed through a tunnel. They are counted and not kept.
+    pub(super) fn tunnelled(&mut self, from_client: u64, from_provider: u64) {
+        let mut request = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        request.count(from_client);
+        if self.response_complete {
+            request.complete();
+        }
+        drop(request);
+        self.response.count(from_provider);
     }
 
     pub(super) fn broke(&mut self, end: EndReason, error: &'static str) {

@@ -130,7 +130,7 @@ impl Upload {
             }
             Poll::Ready(_) => {}
         }
-        polled.map_err(|_| Gone::Client)
+        polled.map_err(Gone::Client)
     }
 
     /// The client's fault, if one was found.
@@ -192,10 +192,10 @@ impl State {
 }
 
 /// Why there is no next piece.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Gone {
-    /// The client broke off.
-    Client,
+    /// The client broke off, or sent what cannot be read.
+    Client(hyper::Error),
     /// The answer was there first.
     Ended,
 }

@@ -135,7 +135,7 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub(super) fn new(target: Arc<Target>) -> Self {
+    pub(super) fn new(target: Arc<Target>, max_headers: usize) -> Self {
         let Target { scheme, authority, .. } = &*target;
         let keeps_path = target.moved_paths.is_empty()
             && providers::join(&target.base_url, "/v1/x") == format!("{scheme}://{authority}/v1/x");
@@ -145,6 +145,7 @@ impl Upstream {
             http2: target.http2,
             connect_timeout: target.timeout.connect,
             first_byte: target.timeout.first_byte,
+            max_headers,
             tls: target.tls.clone(),
         });
         Self { target, pool, keeps_path }

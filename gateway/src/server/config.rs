@@ -6,7 +6,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{ByteSize, HumanDuration, address::ListenAddress};
+use crate::{
+    proxy::cors,
+    settings::{ByteSize, HumanDuration, SchemaProblem, address::ListenAddress},
+};
 
 /// Where clients connect, and how much of the machine they may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +31,9 @@ pub struct Config {
     /// The largest request head, all header lines together; a larger one is answered with 431.
     #[schemars(extend("x-min" = "8 KiB", "x-max" = "16 MiB"))]
     pub max_header_bytes: ByteSize,
+    /// Header fields of a request, answered with 431 beyond that, and of a provider's answer, which is a 502 then.
+    #[schemars(range(min = 16, max = 10_000))]
+    pub max_headers: usize,
     /// How long a client may take to send a request's head.
     #[serde(with = "HumanDuration")]
     #[schemars(extend("x-min" = "1ms"))]
@@ -42,6 +48,41 @@ pub struct Config {
     /// Threads that serve requests; 0 is one per core.
     #[schemars(range(max = 1024))]
     pub workers: usize,
+    /// Pages of browsers that may call the gateway.
+    pub cors: Cors,
+}
+
+/// Pages of browsers that may call the gateway. Without any, browsers keep its answers from every page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cors {
+    /// Origins such as "https://app.example", without a path; "*" is every page. Empty: none.
+    pub allowed_origins: Vec<String>,
+    /// How long a browser may keep the answer to its preflight request.
+    #[serde(with = "HumanDuration")]
+    pub max_age: Duration,
+}
+
+impl Default for Cors {
+    fn default() -> Self {
+        Self { allowed_origins: Vec::new(), max_age: Duration::from_secs(600) }
+    }
+}
+
+impl Config {
+    /// The rules no schema can say.
+    pub(crate) fn check(&self, problems: &mut Vec<SchemaProblem>) {
+        for (index, origin) in self.cors.allowed_origins.iter().enumerate() {
+            if !cors::is_origin(origin) {
+                problems.push(SchemaProblem::new(
+                    format!("/server/cors/allowed_origins/{index}"),
+                    format!("{origin:?} is not an origin"),
+                    "write scheme, host and port as browsers send them, in lower case and without a path: \
+                     \"https://app.example\"; or \"*\" for every page",
+                ));
+            }
+        }
+    }
 }
 
 impl Default for Config {
@@ -53,10 +94,12 @@ impl Default for Config {
             max_request_bytes: ByteSize::mib(32),
             max_upload_bytes: None,
             max_header_bytes: ByteSize::kib(64),
+            max_headers: 100,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(30),
             workers: 0,
+            cors: Cors::default(),
         }
     }
 }

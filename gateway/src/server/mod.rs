@@ -3,6 +3,7 @@
 //! A connection stays on its worker, and so do the connections to providers that its requests use: no request ever
 //! crosses a thread.
 
+mod bad_requests;
 pub mod config;
 mod worker;
 
@@ -14,6 +15,7 @@ use tokio::{
 };
 use tracing::warn;
 
+pub(crate) use self::bad_requests::BadRequests;
 use self::worker::{Worker, Workers};
 use crate::proxy::Proxy;
 
@@ -31,6 +33,7 @@ pub(crate) struct Server {
     places: Arc<Semaphore>,
     max_connections: usize,
     grace: Duration,
+    bad_requests: Arc<BadRequests>,
 }
 
 /// How many connections are open, for metrics.
@@ -51,20 +54,27 @@ impl Server {
     pub(crate) fn start(config: &config::Config, proxies: Vec<Proxy>) -> io::Result<Self> {
         let settings = worker::Settings {
             max_header_bytes: config.max_header_bytes.as_usize(),
+            max_headers: config.max_headers,
             header_timeout: config.header_timeout,
             grace: config.shutdown_grace,
         };
+        let bad_requests = Arc::<BadRequests>::default();
         let workers = proxies
             .into_iter()
             .enumerate()
-            .map(|(index, proxy)| Worker::start(index, proxy, settings))
+            .map(|(index, proxy)| Worker::start(index, proxy, settings, bad_requests.clone()))
             .collect::<io::Result<_>>()?;
         Ok(Self {
             workers: Workers::new(workers),
             places: Arc::new(Semaphore::new(config.max_connections)),
             max_connections: config.max_connections,
             grace: config.shutdown_grace,
+            bad_requests,
         })
+    }
+
+    pub(crate) fn bad_requests(&self) -> Arc<BadRequests> {
+        self.bad_requests.clone()
     }
 
     pub(crate) fn open_connections(&self) -> OpenConnections {

@@ -14,12 +14,16 @@ use tokio::{
 };
 use tracing::{debug, error, warn};
 
-use super::Connection;
-use crate::{memory, proxy::Proxy};
+use super::{BadRequests, Connection};
+use crate::{
+    memory,
+    proxy::{Proxy, tunnel},
+};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub max_header_bytes: usize,
+    pub max_headers: usize,
     pub header_timeout: Duration,
     pub grace: Duration,
 }
@@ -31,12 +35,17 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(index: usize, proxy: Proxy, settings: Settings) -> io::Result<Self> {
+    pub(super) fn start(
+        index: usize,
+        proxy: Proxy,
+        settings: Settings,
+        bad_requests: Arc<BadRequests>,
+    ) -> io::Result<Self> {
         let (connections, queue) = mpsc::unbounded_channel();
         let (signal, done) = oneshot::channel();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            runtime.block_on(run(proxy, queue, settings));
+            runtime.block_on(run(proxy, queue, settings, bad_requests));
             // Connections that are left break off here, and make their records.
             drop(runtime);
             let _ = signal.send(());
@@ -79,7 +88,12 @@ impl Workers {
     }
 }
 
-async fn run(proxy: Proxy, mut queue: mpsc::UnboundedReceiver<Connection>, settings: Settings) {
+async fn run(
+    proxy: Proxy,
+    mut queue: mpsc::UnboundedReceiver<Connection>,
+    settings: Settings,
+    bad_requests: Arc<BadRequests>,
+) {
     let proxy = Arc::new(proxy);
     let builder = builder(settings);
     let graceful = GracefulShutdown::new();
@@ -88,7 +102,7 @@ async fn run(proxy: Proxy, mut queue: mpsc::UnboundedReceiver<Connection>, setti
         memory::give_back_when_idle(move || proxy.finished())
     });
     while let Some(connection) = queue.recv().await {
-        serve(connection, &builder, &proxy, &graceful);
+        serve(connection, &builder, &proxy, &graceful, bad_requests.clone());
     }
     if tokio::time::timeout(settings.grace, graceful.shutdown()).await.is_err() {
         proxy.abort();
@@ -104,6 +118,7 @@ fn builder(settings: Settings) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(settings.max_header_bytes)
+        .max_headers(settings.max_headers)
         .keep_alive(true);
     builder
         .http2()
@@ -118,6 +133,7 @@ fn serve(
     builder: &Builder<TokioExecutor>,
     proxy: &Arc<Proxy>,
     graceful: &GracefulShutdown,
+    bad_requests: Arc<BadRequests>,
 ) {
     let Connection { stream, place } = connection;
     let stream = match TcpStream::from_std(stream) {
@@ -128,15 +144,27 @@ fn serve(
         }
     };
     let proxy = proxy.clone();
-    let service = service_fn(move |request| {
-        let answer = proxy.clone().handle(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+    let tunnels = tunnel::Slot::default();
+    let service = service_fn({
+        let tunnels = tunnels.clone();
+        move |request| {
+            let answer = proxy.clone().handle(request, tunnels.clone());
+            async move { Ok::<_, Infallible>(answer.await) }
+        }
     });
-    let served = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let served = graceful.watch(served);
+    // A tunnel is what is left of a connection that has ended as such: it keeps its place, and is waited for.
+    let waited_for = graceful.watcher();
     tokio::spawn(async move {
         if let Err(error) = served.await {
             debug!("a connection ended early: {error}");
+            bad_requests.note(&*error);
         }
+        if let Some(tunnel) = tunnels.take() {
+            Box::pin(tunnel.run()).await;
+        }
+        drop(waited_for);
         drop(place);
     });
 }

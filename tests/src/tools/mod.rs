@@ -4,12 +4,14 @@
 //! listens on free ports of 127.0.0.1. What is started here ends with its value, or with this process however that ends.
 
 mod collector;
+mod h2spec;
 mod leash;
 mod llm;
 mod opensearch;
 mod postgres;
 mod prometheus;
 mod sdk;
+mod web_server;
 
 use std::{
     path::{Path, PathBuf},
@@ -19,11 +21,13 @@ use std::{
 
 pub use self::{
     collector::Collector,
+    h2spec::H2spec,
     llm::Llm,
     opensearch::OpenSearch,
     postgres::{Database, Postgres},
     prometheus::{Prometheus, promtool_check_metrics},
     sdk::{Call, Sdk},
+    web_server::WebServer,
 };
 use crate::{artifacts::checkout, wait::PATIENCE};
 

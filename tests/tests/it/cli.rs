@@ -186,7 +186,7 @@ async fn host_and_port_of_the_environment_go_before_the_file() {
     let gateway = Gateway::new().environment("HOST", "127.0.0.2").environment("PORT", "0").start().await;
     assert!(gateway.url.starts_with("http://127.0.0.2:"), "{}", gateway.url);
     assert!(gateway.admin.starts_with("http://127.0.0.1:"), "{}", gateway.admin);
-    assert_eq!(gateway.get("/").await.status, 404);
+    assert_eq!(gateway.get("/healthz").await.status, 200);
 }
 
 #[tokio::test]

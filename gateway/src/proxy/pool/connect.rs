@@ -21,6 +21,10 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 /// How long the answer to that may take. TCP, which does the same for HTTP/1, asks three times.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What an HTTP/1 connection may hold of an answer that its client does not read, and of a request that the provider does
+/// not take; the head of an answer has to fit in. Without it hyper would hold 400 KiB of each.
+const BUFFER_BYTES: usize = 64 * 1024;
+
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// What drives an HTTP/2 connection; it ends with it.
@@ -59,6 +63,7 @@ pub(super) struct Connector {
     address: Result<Uri, Arc<http::Error>>,
     connector: HttpsConnector<HttpConnector>,
     is_always_http2: bool,
+    max_headers: usize,
     limit: Duration,
 }
 
@@ -84,6 +89,7 @@ impl Connector {
             address: address.map_err(Arc::new),
             connector,
             is_always_http2: http2 == Http2::Always,
+            max_headers: settings.max_headers,
             limit: settings.connect_timeout,
         }
     }
@@ -101,8 +107,9 @@ impl Connector {
         if self.is_always_http2 || stream.connected().is_negotiated_h2() {
             return greet(stream).await;
         }
-        let (sender, connection) =
-            http1::handshake(Patient::new(stream)).await.map_err(SendError::connect)?;
+        let mut http1 = http1::Builder::new();
+        http1.max_headers(self.max_headers).max_buf_size(BUFFER_BYTES);
+        let (sender, connection) = http1.handshake(Patient::new(stream)).await.map_err(SendError::connect)?;
         let task = tokio::spawn(connection.with_upgrades()).abort_handle();
         Ok(Opened::Http1(Http1 { sender, task: Some(task) }))
     }

@@ -18,6 +18,8 @@ pub(in crate::proxy) struct Lease {
     connection: Leased,
     /// The request's body, if it streams.
     upload: Option<Upload>,
+    /// It is never used again.
+    is_alone: bool,
 }
 
 #[derive(Debug)]
@@ -28,7 +30,12 @@ pub(super) enum Leased {
 
 impl Lease {
     pub(super) fn new(pool: &Arc<Pool>, connection: Leased, upload: Option<Upload>) -> Self {
-        Self { pool: pool.clone(), connection, upload }
+        Self { pool: pool.clone(), connection, upload, is_alone: false }
+    }
+
+    /// The same for a connection that serves one request.
+    pub(super) fn alone(self) -> Self {
+        Self { is_alone: true, ..self }
     }
 
     pub(super) fn upload(&self) -> Option<&Upload> {
@@ -37,7 +44,10 @@ impl Lease {
 
     /// The answer has ended. What is left of the request serves nobody: the sending of it is ended.
     pub(in crate::proxy) fn give_back(self) {
-        let Self { pool, connection, upload } = self;
+        let Self { pool, connection, upload, is_alone } = self;
+        if is_alone {
+            return;
+        }
         let is_sent = upload.is_none_or(|upload| upload.end());
         let Leased::Http1(mut http1) = connection else { return };
         if http1.sender.is_ready() {
@@ -60,7 +70,6 @@ impl Lease {
     }
 
     /// The connection has become something else, such as a WebSocket. It belongs to whoever upgraded it.
-    #[allow(dead_code, reason = "for tunnels")]
     pub(in crate::proxy) fn let_go(self) {
         if let Leased::Http1(http1) = self.connection {
             http1.let_go();

@@ -60,6 +60,8 @@ pub(super) struct Settings {
     pub connect_timeout: Duration,
     /// From the whole request to the answer's head.
     pub first_byte: Duration,
+    /// Header fields of an answer.
+    pub max_headers: usize,
     pub tls: Arc<rustls::ClientConfig>,
 }
 
@@ -161,14 +163,15 @@ impl Pool {
 
     /// Sends a request over an HTTP/1 connection that is made for it alone and never given back: for what may turn the
     /// connection into something else ([`Lease::let_go`]).
-    #[allow(dead_code, reason = "for tunnels")]
     pub(super) async fn send_alone(
         self: &Arc<Self>,
         request: Request<RequestBody>,
     ) -> Result<Answer, SendError> {
         match Connector::new(&self.settings, Http2::Never).connect().await? {
             Opened::Http1(http1) => {
-                self.over_http1(http1, false, request).await.map_err(|failed| failed.error)
+                let answered = self.over_http1(http1, false, request).await;
+                let (response, lease) = answered.map_err(|failed| failed.error)?;
+                Ok((response, lease.alone()))
             }
             Opened::Http2 { .. } => Err(SendError::connect("HTTP/2 where HTTP/1.1 was asked for")),
         }
@@ -346,6 +349,7 @@ mod tests {
             authority,
             http2: Http2::Auto,
             connect_timeout: Duration::from_secs(5),
+            max_headers: 100,
             first_byte: Duration::from_secs(5),
             tls: tls::client_config(None).unwrap(),
         })

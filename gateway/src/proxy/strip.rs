@@ -2,8 +2,9 @@
 
 use http::{HeaderMap, HeaderName};
 
-/// Where the caller is and how it came here, and what it told this server alone.
-pub(super) const DEFAULT: [&str; 12] = [
+/// Where the caller is and how it came here, and what it told this server alone. Not all of `cf-*`: `cf-aig-*` is meant for
+/// a provider.
+pub(super) const DEFAULT: [&str; 15] = [
     "cookie",
     "forwarded",
     "via",
@@ -14,7 +15,10 @@ pub(super) const DEFAULT: [&str; 12] = [
     "x-original-*",
     "true-client-ip",
     "fastly-client-ip",
-    "cf-*",
+    "cf-connecting-*",
+    "cf-ipcountry",
+    "cf-ray",
+    "cf-visitor",
     "x-envoy-*",
 ];
 
@@ -69,17 +73,28 @@ mod tests {
     fn names_and_beginnings_of_names_are_taken_off() {
         let stripped = Stripped::new(&DEFAULT.map(str::to_owned));
         let mut headers = HeaderMap::new();
-        for name in ["x-forwarded-for", "X-Forwarded-Proto", "via", "cookie", "cf-ray", "x-real-ip"] {
+        for name in [
+            "x-forwarded-for",
+            "X-Forwarded-Proto",
+            "via",
+            "cookie",
+            "cf-ray",
+            "cf-connecting-ip",
+            "x-real-ip",
+        ] {
             headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("1"));
         }
         headers.append("cookie", HeaderValue::from_static("2"));
-        for name in ["user-agent", "x-stainless-lang", "openai-beta", "x-forwarded"] {
+        for name in ["user-agent", "x-stainless-lang", "openai-beta", "x-forwarded", "cf-aig-cache-ttl"] {
             headers.append(name, HeaderValue::from_static("3"));
         }
         stripped.remove_from(&mut headers);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["openai-beta", "user-agent", "x-forwarded", "x-stainless-lang"]);
+        assert_eq!(
+            left,
+            ["cf-aig-cache-ttl", "openai-beta", "user-agent", "x-forwarded", "x-stainless-lang"]
+        );
     }
 
     #[test]

@@ -28,6 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     config::{self, Loaded, Source},
     loader::{self, OrderlyEnd},
+    mask,
     pipeline::config::Plugin,
     providers,
     settings::Problem,
@@ -220,6 +221,7 @@ fn load(args: &ConfigArgs) -> Loaded {
     });
     if let Some(config) = &mut loaded.config {
         config.plugins.allow_insecure |= args.allow_insecure_plugins;
+        mask::learn(config.credentials());
     }
     loaded
 }
@@ -234,13 +236,13 @@ async fn all_problems(mut problems: Vec<Problem>, plugins: &[Plugin], allow_inse
 
 /// Prints to standard output; a reader that has gone away is no error.
 fn print(text: &str) -> u8 {
-    let _ = io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(mask::known().text(text).as_bytes());
     0
 }
 
 /// Prints to standard error.
 fn complain(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", mask::known().text(text));
 }
 
 fn complain_about(problems: &[Problem]) {

@@ -11,8 +11,12 @@ use super::sections::Sections;
 use super::{Config, check, files, schema};
 use crate::pipeline::config::{Plugin, plugin_key};
 use crate::settings::document::{self, Document, SyntaxFault};
+use crate::regular_file;
 use crate::settings::{Problem, SchemaProblem, coerce, places::Places, plugin, pointer, schema_check};
 use crate::{admin, server};
+
+/// The largest configuration that is read.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// Where to look for the configuration.
 #[derive(Clone)]
@@ -55,7 +59,7 @@ pub fn load(source: &Source<'_>) -> Loaded {
     let path = locate(source, Path::new("gateway.toml"));
     let mut text = String::new();
     if let Some(path) = &path {
-        match std::fs::read_to_string(path) {
+        match regular_file::read_text(path, MAX_BYTES) {
             Ok(content) => text = content,
             Err(error) => {
                 let problems = vec![unreadable(path, &error)];

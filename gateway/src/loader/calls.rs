@@ -24,6 +24,7 @@ use super::{
     last_words::{Origin, during},
     plain_text::plain_text,
 };
+use crate::mask;
 
 /// Longest message that is kept of a failed call.
 const MAX_MESSAGE: usize = 4 * 1024;
@@ -353,7 +354,7 @@ impl Instance {
                 let message = format!("its metrics are larger than {MAX_SCRAPE} bytes");
                 Err(CallReport { status: CallStatus::Fault, message })
             }
-            CallReport { status: CallStatus::Ok, .. } => Ok(Some(said.text)),
+            CallReport { status: CallStatus::Ok, .. } => Ok(Some(mask::known().bytes(&said.text).into_owned())),
             report => Err(report),
         }
     }

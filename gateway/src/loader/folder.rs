@@ -77,7 +77,7 @@ fn judge(path: &Path, found: &Metadata, what: &'static str, place: &Path) -> Opt
     }
     // The permissions of a link mean nothing.
     let is_open = found.is_dir() && mode & 0o022 != 0 && mode & STICKY == 0;
-    is_open.then(|| LoadError::OpenFolder { path, place, mode: mode & 0o7777 })
+    is_open.then_some(LoadError::OpenFolder { path, place, mode: mode & 0o7777 })
 }
 
 #[cfg(test)]

@@ -5,10 +5,15 @@ use http::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use crate::recorder::{self, Identity, MAX_ID_BYTES};
+use crate::{
+    recorder::{self, Identity, MAX_ID_BYTES},
+    settings::Secret,
+};
 
 pub(super) const X_PROVIDER: HeaderName = HeaderName::from_static("x-provider");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -66,6 +71,15 @@ pub(super) fn take_text(headers: &mut HeaderMap, name: &HeaderName) -> Option<St
     let text = String::from_utf8_lossy(value.as_bytes());
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// What the client proves itself with, one header a line, for the record's mask.
+pub(super) fn credential(headers: &HeaderMap) -> Option<Secret> {
+    let sent = [header::AUTHORIZATION, X_API_KEY, API_KEY].into_iter().filter_map(|name| headers.get(name));
+    let text = sent.filter_map(|value| value.to_str().ok()).fold(String::new(), |text, value| {
+        if text.is_empty() { value.to_owned() } else { text + "\n" + value }
+    });
+    (!text.is_empty()).then(|| Secret::new(text))
 }
 
 /// The client's own credentials go first; the configured ones fill in.

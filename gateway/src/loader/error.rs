@@ -353,6 +353,8 @@ pub enum Stage {
     Settings,
     /// In `create`.
     Create,
+    /// At the process's end, where its destructors run. Only tried.
+    End,
 }
 
 impl fmt::Display for Stage {
@@ -364,6 +366,7 @@ impl fmt::Display for Stage {
             Self::Describe => "reading its descriptor",
             Self::Settings => "checking its settings",
             Self::Create => "creating its instance",
+            Self::End => "running its destructors",
         })
     }
 }

@@ -154,8 +154,8 @@ impl Progress {
     }
 
     pub(super) fn stage(&self) -> Stage {
-        const STAGES: [Stage; 6] =
-            [Stage::Read, Stage::Open, Stage::Enter, Stage::Describe, Stage::Settings, Stage::Create];
+        use Stage::{Create, Describe, End, Enter, Open, Read, Settings};
+        const STAGES: [Stage; 7] = [Read, Open, Enter, Describe, Settings, Create, End];
         STAGES[usize::from(self.stage.load(Ordering::Relaxed)).min(STAGES.len() - 1)]
     }
 

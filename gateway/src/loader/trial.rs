@@ -2,8 +2,9 @@
 //!
 //! The check of the bytes finds damage that shows in them. What remains (a relocation that points elsewhere, a constructor
 //! that calls `exit`) ends the process that loads it, so that process is a child: this executable again, as `plugin
-//! probe`, with the sealed copy as its standard input. It goes as far as `describe`, and tells each step before it takes
-//! it. What it does not survive is a [`LoadError::Trial`], what never returns is given up at the plugin's `create_timeout`,
+//! probe`, with the sealed copy as its standard input. It goes as far as `describe`, calls `create` with settings that fit
+//! no schema, so that nothing is connected to or written, and ends in order; it tells each step before it takes it. What it
+//! does not survive is a [`LoadError::Trial`], what never returns is given up at the plugin's `create_timeout`,
 //! and either is the child's end, not the gateway's. What fails in an orderly way is left to the real loading, which
 //! says it in its own words.
 //!
@@ -42,10 +43,14 @@ mod child;
 
 pub use self::child::be_tried;
 
-/// What the child says after the last step.
-const SURVIVED: u8 = b'.';
 /// The steps that the child tells, by what it says before each.
-const STEPS: [(u8, Stage); 3] = [(b'o', Stage::Open), (b'e', Stage::Enter), (b'd', Stage::Describe)];
+const STEPS: [(u8, Stage); 5] = [
+    (b'o', Stage::Open),
+    (b'e', Stage::Enter),
+    (b'd', Stage::Describe),
+    (b'c', Stage::Create),
+    (b'x', Stage::End),
+];
 /// So much is kept of what the child writes to its standard error.
 const MAX_WORDS: usize = 4 * 1024;
 /// How often the child is looked at while it says nothing.
@@ -133,11 +138,11 @@ fn watch(child: &mut Child, progress: &Progress) -> End {
         if let Some((_, stage)) = last {
             progress.enter(*stage);
         }
-        if steps.text.contains(&SURVIVED) {
-            return End::Survived;
-        }
-        if let Some(status) = dead {
-            return End::Died(status, words.last_line());
+        match dead {
+            // Whoever ends it before it is to end has not got that far.
+            Some(status) if status.success() && progress.stage() == Stage::End => return End::Survived,
+            Some(status) => return End::Died(status, words.last_line()),
+            None => {}
         }
         if progress.is_over() {
             return End::TookTooLong;

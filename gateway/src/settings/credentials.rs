@@ -22,7 +22,7 @@ fn collect(schema: &Value, at: &str, value: &Value, found: &mut Vec<String>) {
         Value::String(text) if walk::is_marked(schema, at) => found.push(text.clone()),
         Value::String(text) => {
             found.extend(mask::in_url(text));
-            found.extend(from_file(schema, at, text));
+            found.extend(in_file(schema, at, text));
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
@@ -40,10 +40,17 @@ fn table_of(schema: &Value, at: &str, table: &Map<String, Value>, found: &mut Ve
     }
 }
 
-/// The secret in the file that a plugin reads instead of a setting. One that cannot be read is the plugin's to complain of.
-fn from_file(schema: &Value, at: &str, path: &str) -> Option<String> {
-    at.strip_suffix("_file").filter(|setting| walk::is_marked(schema, setting))?;
-    Some(regular_file::read_text(Path::new(path), MAX_FILE_BYTES).ok()?.trim().to_owned())
+/// The secrets in the file that a plugin reads instead of a setting: one, or `NAME=VALUE` by lines or commas. One that cannot
+/// be read is the plugin's to complain of.
+fn in_file(schema: &Value, at: &str, path: &str) -> Vec<String> {
+    let is_secret = |setting: &&str| walk::is_marked(schema, &pointer::join(setting, "0"));
+    if at.strip_suffix("_file").filter(is_secret).is_none() {
+        return Vec::new();
+    }
+    let text = regular_file::read_text(Path::new(path), MAX_FILE_BYTES).unwrap_or_default();
+    let values = text.split([',', '\n']).filter_map(|pair| pair.split_once('='));
+    let values = values.map(|(_, value)| value.trim().to_owned());
+    std::iter::once(text.trim().to_owned()).chain(values).collect()
 }
 
 #[cfg(test)]
@@ -57,22 +64,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("password");
         std::fs::write(&file, "from-a-file\n").unwrap();
+        let pairs = folder.path().join("pairs");
+        std::fs::write(&pairs, "one=first, two=second=2\n").unwrap();
         let schema = json!({ "properties": {
             "url": { "type": "string" },
             "password": { "type": "string", "x-secret": true },
             "password_file": { "type": "string" },
             "note_file": { "type": "string" },
+            "headers_file": { "type": "string" },
             "headers": { "additionalProperties": { "type": "string", "x-secret": true } },
             "keys": { "type": "array", "items": { "x-secret": true } },
             "auth": { "properties": { "token": { "x-secret": true }, "user": { "type": "string" } } },
         }});
         let settings = json!({
-            "url": "https://u:in-the-url@host", "password_file": file, "note_file": file, "headers": { "x": "a-header" },
+            "url": "https://u:in-the-url@host", "password_file": file, "note_file": file,
+            "headers_file": pairs, "headers": { "x": "a-header" },
             "keys": ["one", "two"], "auth": { "token": "a-token", "user": "somebody" },
         });
         let mut found = of(&schema, &settings);
         found.sort();
         found.dedup();
-        assert_eq!(found, ["a-header", "a-token", "from-a-file", "in-the-url", "one", "two"]);
+        assert_eq!(found, 
+            ["a-header", "a-token", "first", "from-a-file", "in-the-url", "one", "one=first, two=second=2", "second=2", "two"]
+        );
     }
 }

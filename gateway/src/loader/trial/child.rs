@@ -13,19 +13,20 @@ use rustix::{
     stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout},
 };
 
-use super::{STEPS, SURVIVED};
+use super::STEPS;
 use crate::loader::{
-    calls::Library,
+    calls::{HostInfo, Library},
     door,
     error::{LoadError, Stage},
-    last_words::{Origin, exit_at_once},
+    last_words::Origin,
     memfile::{self, Copy},
 };
 
 /// Descriptors below are those that a plugin may take for its own.
 const FIRST_FREE: i32 = 3;
 
-/// Loads the library that is this process's standard input as far as `describe`, telling each step; whether there was one.
+/// Goes through what loading means with the library that is this process's standard input, telling each step. Returns when
+/// there is none.
 pub fn be_tried() -> bool {
     let Ok(library) = fcntl_dupfd_cloexec(stdin(), FIRST_FREE) else { return false };
     let Some(copy) = Copy::inherited(library) else { return false };
@@ -34,9 +35,8 @@ pub fn be_tried() -> bool {
     let mut steps = File::from(steps);
     // An orderly failure is told by the real loading.
     let _ = go_through(copy, &mut steps);
-    tell(&mut steps, SURVIVED);
-    // Destructors of the library are not what is tried.
-    exit_at_once(0)
+    tell(&mut steps, Stage::End);
+    std::process::exit(0)
 }
 
 /// What it prints is not taken for a step; it ends with the gateway; it leaves no core file.
@@ -51,20 +51,23 @@ fn quieten() {
 }
 
 fn go_through(copy: Copy, steps: &mut File) -> Result<(), LoadError> {
-    let path = Path::new("the library on trial");
-    let mut enter = |stage| {
-        let step = STEPS.iter().find(|(_, known)| *known == stage);
-        step.into_iter().for_each(|(step, _)| tell(steps, *step));
-    };
-    enter(Stage::Open);
-    let opened = memfile::open(copy, "trial", path)?;
-    enter(Stage::Enter);
-    let table = door::enter(opened, "on trial", path)?;
-    enter(Stage::Describe);
-    Library::new(table, path.to_owned(), Origin::leak("on trial", path)).describe().map(drop)
+    let (name, path) = ("on trial", Path::new("the library on trial"));
+    tell(steps, Stage::Open);
+    let opened = memfile::open(copy, name, path)?;
+    tell(steps, Stage::Enter);
+    let table = door::enter(opened, name, path)?;
+    tell(steps, Stage::Describe);
+    let library = Library::new(table, path.to_owned(), Origin::leak(name, path));
+    library.describe()?;
+    tell(steps, Stage::Create);
+    let instance = library.create(name, &serde_json::json!("settings that fit no schema"), &HostInfo::default())?;
+    instance.destroy();
+    Ok(())
 }
 
 /// A parent that is gone has no use for it.
-fn tell(steps: &mut File, step: u8) {
-    let _ = steps.write_all(&[step]);
+fn tell(steps: &mut File, stage: Stage) {
+    if let Some((step, _)) = STEPS.iter().find(|(_, known)| *known == stage) {
+        let _ = steps.write_all(&[*step]);
+    }
 }

@@ -33,6 +33,9 @@ use setting_values::HIDDEN;
 /// Shorter credentials are not masked.
 pub(crate) const LEAST: usize = 8;
 
+/// JSON in a string of JSON in a string of JSON: a backend's answer in an error in a log line.
+const QUOTED: usize = 3;
+
 /// What stays as it is in a percent-encoded text.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -169,7 +172,8 @@ impl<'a> Strings<'a> {
         let at_start = (self.place, self.string);
         self.go_to(found.end);
         let (place, string) = at_start;
-        let is_inside = string.is_some() && string == self.string && place == found.start && self.place == found.end;
+        let is_inside =
+            string.is_some() && string == self.string && place == found.start && self.place == found.end;
         is_inside && !(string == Some(found.start) && self.is_key(found.end))
     }
 
@@ -208,7 +212,12 @@ pub(crate) fn credentials(text: &str) -> Vec<String> {
         found.push(rest.trim().to_owned());
         if scheme.eq_ignore_ascii_case("basic") {
             let login = STANDARD.decode(rest.trim()).ok().and_then(|login| String::from_utf8(login).ok());
-            found.extend(login.as_deref().and_then(|login| login.split_once(':')).map(|(_, password)| password.to_owned()));
+            found.extend(
+                login
+                    .as_deref()
+                    .and_then(|login| login.split_once(':'))
+                    .map(|(_, password)| password.to_owned()),
+            );
         }
     }
     found.extend(in_url(text));
@@ -229,7 +238,9 @@ pub(crate) fn in_url(text: &str) -> Vec<String> {
     let query = rest.split_once('?').map(|(_, query)| query).unwrap_or_default();
     let values = query.split(['&', '#']).filter_map(|pair| pair.split_once('='));
     let is_telling = |name: &str| {
-        ["key", "token", "secret", "pass", "sig", "auth"].iter().any(|word| name.to_ascii_lowercase().contains(word))
+        ["key", "token", "secret", "pass", "sig", "auth"]
+            .iter()
+            .any(|word| name.to_ascii_lowercase().contains(word))
     };
     let values = values.filter(|(name, _)| is_telling(name)).map(|(_, value)| value);
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -238,18 +249,15 @@ pub(crate) fn in_url(text: &str) -> Vec<String> {
 
 /// The ways in which a credential is written.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
-    let quoted = serde_json::to_string(secret).unwrap_or_default();
-    let quoted = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
     let percent = utf8_percent_encode(secret, UNRESERVED).to_string();
-    let mut forms: Vec<Vec<u8>> = [
-        secret.to_owned(),
-        quoted.replace('/', "\\/"),
-        quoted,
-        lower_hex(&percent),
-        percent,
-    ]
-    .map(String::into_bytes)
-    .into();
+    let mut forms: Vec<Vec<u8>> =
+        [secret.to_owned(), lower_hex(&percent), percent].map(String::into_bytes).into();
+    let mut quoted = secret.to_owned();
+    for _ in 0..QUOTED {
+        quoted = in_json(&quoted);
+        forms.push(quoted.replace('/', "\\/").into_bytes());
+        forms.push(quoted.clone().into_bytes());
+    }
     for before in 0..3 {
         let bytes = [&[0; 2][..before], secret.as_bytes()].concat();
         // The first characters are made of what stands before it too, and the last one of what comes after it.
@@ -259,6 +267,12 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
         }
     }
     forms
+}
+
+/// A text as it stands between the quotes of JSON.
+fn in_json(text: &str) -> String {
+    let quoted = serde_json::to_string(text).unwrap_or_default();
+    quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().to_owned()
 }
 
 /// `%2f` for `%2F`.
@@ -284,8 +298,11 @@ mod tests {
     #[test]
     fn a_credential_is_found_in_every_form() {
         let json = serde_json::to_string(KEY).unwrap();
+        let nested = serde_json::to_string(&json).unwrap();
         let percent = utf8_percent_encode(KEY, UNRESERVED).to_string();
-        for text in [KEY, json.trim_matches('"'), &percent, &lower_hex(&percent), &json.replace('/', "\\/")] {
+        for text in
+            [KEY, json.trim_matches('"'), &percent, &lower_hex(&percent), &json.replace('/', "\\/"), &nested]
+        {
             let masked = masked(&format!("wrong key {text}!"));
             assert!(masked.contains(HIDDEN) && !masked.contains("sk-proj"), "{text}: {masked}");
         }
@@ -310,7 +327,10 @@ mod tests {
             (r#"{"n":"":"abcdef"}"#, None),
             (r#"["\":\"abcdef"]"#, Some(r#"["***"]"#)),
             (r#"["x\\","\\\":\"abcdef"]"#, Some(r#"["x\\","\\***"]"#)),
-            (r#"{"content-key":"content-key","x":{"content-key" : 1}}"#, Some(r#"{"content-key":"***","x":{"content-key" : 1}}"#)),
+            (
+                r#"{"content-key":"content-key","x":{"content-key" : 1}}"#,
+                Some(r#"{"content-key":"***","x":{"content-key" : 1}}"#),
+            ),
             (r#"{"a content-key":"\"content-key"}"#, Some(r#"{"a ***":"\"***"}"#)),
             ("[true,true]", None),
             (r#"["true,true,true"]"#, Some(r#"["***,true"]"#)),
@@ -325,9 +345,24 @@ mod tests {
     fn credentials_are_found_in_what_holds_them() {
         for (text, expected) in [
             ("Bearer abcdefgh", &["Bearer abcdefgh", "abcdefgh"][..]),
-            ("Basic ZWxhc3RpYzpodW50ZXIyLXg=", &["Basic ZWxhc3RpYzpodW50ZXIyLXg=", "ZWxhc3RpYzpodW50ZXIyLXg=", "hunter2-x"]),
-            ("postgres://u:p%40ssw0rd@h/d?sslmode=require&x-token=12345678", &["postgres://u:p%40ssw0rd@h/d?sslmode=require&x-token=12345678", "p%40ssw0rd", "p@ssw0rd", "12345678", "12345678"]),
-            ("host=h password='hunter2-x' user=u", &["host=h password='hunter2-x' user=u", "password='hunter2-x' user=u", "hunter2-x"]),
+            (
+                "Basic ZWxhc3RpYzpodW50ZXIyLXg=",
+                &["Basic ZWxhc3RpYzpodW50ZXIyLXg=", "ZWxhc3RpYzpodW50ZXIyLXg=", "hunter2-x"],
+            ),
+            (
+                "postgres://u:p%40ssw0rd@h/d?sslmode=require&x-token=12345678",
+                &[
+                    "postgres://u:p%40ssw0rd@h/d?sslmode=require&x-token=12345678",
+                    "p%40ssw0rd",
+                    "p@ssw0rd",
+                    "12345678",
+                    "12345678",
+                ],
+            ),
+            (
+                "host=h password='hunter2-x' user=u",
+                &["host=h password='hunter2-x' user=u", "password='hunter2-x' user=u", "hunter2-x"],
+            ),
             ("short", &[]),
         ] {
             assert_eq!(credentials(text), expected);

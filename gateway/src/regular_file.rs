@@ -74,6 +74,9 @@ mod tests {
         assert_eq!(read(&path, 4).unwrap_err().to_string(), "it is larger than 4 bytes");
         fs::write(&path, b"\xff").unwrap();
         assert_eq!(read_text(&path, 5).unwrap_err().to_string(), "it is not UTF-8 text");
-        assert_eq!(read(Path::new("/dev/zero"), 5).unwrap_err().to_string(), "it is a device and no regular file");
+        assert_eq!(
+            read(Path::new("/dev/zero"), 5).unwrap_err().to_string(),
+            "it is a device and no regular file"
+        );
     }
 }

@@ -28,7 +28,8 @@ pub(super) fn start(format: Format) {
         Format::Json => registry.with(fmt::layer().json().with_writer(|| Masked { json: true })).try_init(),
         Format::Text => {
             let colour = io::IsTerminal::is_terminal(&io::stderr());
-            let layer = fmt::layer().with_writer(|| Masked { json: false }).with_target(false).with_ansi(colour);
+            let layer =
+                fmt::layer().with_writer(|| Masked { json: false }).with_target(false).with_ansi(colour);
             registry.with(layer).try_init()
         }
     };

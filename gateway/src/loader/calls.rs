@@ -330,7 +330,9 @@ impl Instance {
     pub(crate) fn health(&self, deadline: Duration) -> Result<Health, CallReport> {
         let Some(extension) = self.health else { return Ok(Health::Unknown) };
         let (raw, said) = UnderWay::run(None, MAX_MESSAGE, |call| {
-            during(self.origin, "`health`", || (extension.health)(self.raw, milliseconds(deadline), call.sink))
+            during(self.origin, "`health`", || {
+                (extension.health)(self.raw, milliseconds(deadline), call.sink)
+            })
         });
         match CallReport::new(raw, &said, &[CallStatus::InvalidConfig]) {
             CallReport { status: CallStatus::Ok, .. } => Ok(Health::Healthy),
@@ -354,7 +356,9 @@ impl Instance {
                 let message = format!("its metrics are larger than {MAX_SCRAPE} bytes");
                 Err(CallReport { status: CallStatus::Fault, message })
             }
-            CallReport { status: CallStatus::Ok, .. } => Ok(Some(mask::known().bytes(&said.text).into_owned())),
+            CallReport { status: CallStatus::Ok, .. } => {
+                Ok(Some(mask::known().bytes(&said.text).into_owned()))
+            }
             report => Err(report),
         }
     }

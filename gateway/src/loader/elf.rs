@@ -231,9 +231,9 @@ fn check_run_path(image: &Image<'_>) -> Result<(), ElfError> {
     }
     for tag in [elf::DT_NEEDED, elf::DT_AUXILIARY, elf::DT_FILTER, elf::DT_AUDIT, elf::DT_DEPAUDIT] {
         for offset in image.all_dynamic(tag) {
-            let name = image
-                .text(offset)
-                .ok_or(ElfError::Damaged("the name of a library that it needs lies outside of the string table"))?;
+            let name = image.text(offset).ok_or(ElfError::Damaged(
+                "the name of a library that it needs lies outside of the string table",
+            ))?;
             // The loader expands `$ORIGIN` and its like in these names too.
             if name.contains(['/', '$']) {
                 return Err(ElfError::NeedsPath(shown(name)));

@@ -418,7 +418,9 @@ impl fmt::Display for Overdue<'_> {
             other => write!(f, "{other} took longer than {after:?}")?,
         }
         f.write_str(match stage {
-            Stage::Open if !on_trial => "; nothing can be loaded beside it: take the plugin out, and tell its author",
+            Stage::Open if !on_trial => {
+                "; nothing can be loaded beside it: take the plugin out, and tell its author"
+            }
             Stage::Create => {
                 "; a plugin must not wait for its backend there, tell its author, or raise `create_timeout`"
             }

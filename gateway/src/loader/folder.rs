@@ -113,7 +113,8 @@ mod tests {
             for mode in [0o775, 0o757, 0o777] {
                 chmod(&folder, mode);
                 let insecure = follow(&file).unwrap().1.unwrap().to_string();
-                let expected = format!("others can write to the folder {} (mode {mode:04o})", folder.display());
+                let expected =
+                    format!("others can write to the folder {} (mode {mode:04o})", folder.display());
                 assert!(insecure.contains(&expected), "{insecure}");
             }
             chmod(&folder, 0o1777);
@@ -134,7 +135,10 @@ mod tests {
             assert_eq!(path.canonicalize().unwrap(), real, "{name}");
         }
         chmod(&root.path().join("a"), 0o777);
-        assert!(matches!(follow(&root.path().join("absolute/x.so")).unwrap().1, Some(LoadError::OpenFolder { .. })));
+        assert!(matches!(
+            follow(&root.path().join("absolute/x.so")).unwrap().1,
+            Some(LoadError::OpenFolder { .. })
+        ));
         symlink("circle", root.path().join("circle")).unwrap();
         assert!(follow(&root.path().join("circle")).is_err());
         assert!(follow(&root.path().join("nothing")).is_err());
@@ -148,7 +152,8 @@ mod tests {
         if lchown(&link, Some(4242), None).is_err() {
             return; // Only root can give a file away; CI runs as root.
         }
-        let insecure = |path: &Path| follow(path).unwrap().1.map(|error| error.to_string()).unwrap_or_default();
+        let insecure =
+            |path: &Path| follow(path).unwrap().1.map(|error| error.to_string()).unwrap_or_default();
         assert!(insecure(&link).contains("the symbolic link"), "{}", insecure(&link));
         assert!(insecure(&link).contains("belongs to user 4242"), "{}", insecure(&link));
         assert_eq!(insecure(&file), "");

@@ -82,7 +82,8 @@ impl Origin {
     /// `name` is that of its `[[plugin]]` entry.
     pub(super) fn leak(name: &str, path: &Path) -> &'static Self {
         let path = path.to_string_lossy();
-        let name = format!("plugin \"{}\" ({})", plain_text(name.as_bytes(), 100), plain_text(path.as_bytes(), 600));
+        let name =
+            format!("plugin \"{}\" ({})", plain_text(name.as_bytes(), 100), plain_text(path.as_bytes(), 600));
         let (start, end) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let origin = Box::leak(Box::new(Self { name, start, end, older: ptr::null() }));
         let mut newest = ORIGINS.load(Ordering::Acquire);
@@ -125,7 +126,8 @@ impl Origin {
 fn mapped(line: &str, inode: u64) -> Option<(usize, usize)> {
     let mut words = line.split_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
-    let is_it = words.nth(2)?.len() > 1 && words.next()?.parse() == Ok(inode) && words.next()?.starts_with("/memfd:");
+    let is_it =
+        words.nth(2)?.len() > 1 && words.next()?.parse() == Ok(inode) && words.next()?.starts_with("/memfd:");
     let address = |text| usize::from_str_radix(text, 16).ok();
     is_it.then(|| address(start).zip(address(end)))?
 }
@@ -204,7 +206,9 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
         let at = Origin::at(unsafe { interrupted_at(context) });
         let (what, ends) = (FATAL[place].1, "; the gateway ends with it\n");
         match (by, at) {
-            (Some(now), _) => say(&[&now.plugin.name, " ended the process by ", what, " in ", now.call, ends]),
+            (Some(now), _) => {
+                say(&[&now.plugin.name, " ended the process by ", what, " in ", now.call, ends])
+            }
             (None, Some(plugin)) => {
                 say(&[&plugin.name, " ended the process by ", what, " in a thread of its own", ends]);
             }
@@ -356,7 +360,9 @@ mod tests {
     fn the_mapping_of_a_memory_file_is_told_from_others() {
         let line = "7f5e1000-7f5e3000 r-xp 00001000 00:01 4711 /memfd:x:libx.so (deleted)";
         assert_eq!(mapped(line, 4711), Some((0x7f5e_1000, 0x7f5e_3000)));
-        for other in [&line.replace("4711", "4712"), &line.replace("/memfd:", "/usr/lib/"), "7f5e1000-7f5e3000 rw-p"] {
+        for other in
+            [&line.replace("4711", "4712"), &line.replace("/memfd:", "/usr/lib/"), "7f5e1000-7f5e3000 rw-p"]
+        {
             assert_eq!(mapped(other, 4711), None, "{other}");
         }
     }

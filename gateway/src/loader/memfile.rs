@@ -85,10 +85,8 @@ mod copy {
 
     /// Longest name of a memory file, by memfd_create(2).
     const MAX_NAME: usize = 249;
-    const SEALS: SealFlags = SealFlags::SEAL
-        .union(SealFlags::SHRINK)
-        .union(SealFlags::GROW)
-        .union(SealFlags::WRITE);
+    const SEALS: SealFlags =
+        SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
 
     /// A sealed memory file. Before it is opened as a library it can be dropped.
     #[derive(Debug)]

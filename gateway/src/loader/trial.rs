@@ -152,8 +152,10 @@ fn watch(child: &mut Child, progress: &Progress) -> End {
 
 /// Until there is something to read, or it is time to look at the child.
 fn wait_for(steps: &Pipe, words: &Pipe) {
-    let mut ends: Vec<PollFd<'_>> =
-        [steps, words].into_iter().filter_map(|pipe| Some(PollFd::new(pipe.end.as_ref()?, PollFlags::IN))).collect();
+    let mut ends: Vec<PollFd<'_>> = [steps, words]
+        .into_iter()
+        .filter_map(|pipe| Some(PollFd::new(pipe.end.as_ref()?, PollFlags::IN)))
+        .collect();
     if ends.is_empty() {
         // It has closed both, and is about to die or means to go on unheard.
         thread::sleep(Duration::from_millis(1));

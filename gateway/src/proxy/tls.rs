@@ -66,7 +66,8 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>,
 }
 
 fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
-    let pem = regular_file::read(path, MAX_FILE_BYTES).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    let pem = regular_file::read(path, MAX_FILE_BYTES)
+        .map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     let before = roots.len();
     for certificate in CertificateDer::pem_slice_iter(&pem).flatten() {
         roots.add(certificate).map_err(|source| TlsError::Certificate { path: path.to_owned(), source })?;

@@ -84,8 +84,19 @@ mod tests {
         let mut found = of(&schema, &settings);
         found.sort();
         found.dedup();
-        assert_eq!(found, 
-            ["a-header", "a-token", "first", "from-a-file", "in-the-url", "one", "one=first, two=second=2", "second=2", "two"]
+        assert_eq!(
+            found,
+            [
+                "a-header",
+                "a-token",
+                "first",
+                "from-a-file",
+                "in-the-url",
+                "one",
+                "one=first, two=second=2",
+                "second=2",
+                "two"
+            ]
         );
     }
 }

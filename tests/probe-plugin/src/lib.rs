@@ -116,7 +116,8 @@ impl TelemetryExporter for Probe {
         match config.init.as_deref().unwrap_or("ok") {
             "ok" => {}
             "fail" => {
-                let secret = config.secret.map(|secret| format!(", and to say {}", secret.0)).unwrap_or_default();
+                let secret =
+                    config.secret.map(|secret| format!(", and to say {}", secret.0)).unwrap_or_default();
                 return Err(InitError::failed(format!("told to fail{secret}")));
             }
             "exit" => std::process::exit(0),

@@ -33,7 +33,9 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 
 fn assert_without(copies: &str, secrets: &[&str]) {
     for secret in secrets {
-        let place = copies.find(secret).map(|at| &copies[at.saturating_sub(300)..(at + secret.len() + 20).min(copies.len())]);
+        let place = copies
+            .find(secret)
+            .map(|at| &copies[at.saturating_sub(300)..(at + secret.len() + 20).min(copies.len())]);
         assert!(place.is_none(), "{secret} stands in …{}…", place.unwrap_or_default());
     }
 }
@@ -51,25 +53,42 @@ async fn echoing(text: &str) -> RawProvider {
 
 #[tokio::test]
 async fn a_key_that_the_provider_repeats_reaches_the_client_and_no_copy() {
-    for (text, credential) in [(KEY, None), (CLIENTS, Some(("authorization", format!("Bearer {CLIENTS}")))), (CLIENTS, Some(("x-api-key", CLIENTS.to_owned())))] {
+    for (text, credential) in [
+        (KEY, None),
+        (CLIENTS, Some(("authorization", format!("Bearer {CLIENTS}")))),
+        (CLIENTS, Some(("x-api-key", CLIENTS.to_owned()))),
+    ] {
         let provider = echoing(text).await;
         let gateway = Gateway::new()
             .provider_with("mine", &provider.url(), &format!("api_key = \"{KEY}\""))
             .file_exporter()
             .plugin("prometheus", "prometheus", "")
-            .probe("probe", "batch.max_records = 1\ndead_letter = \"dead.jsonl\"", "script = [\"reject_each\"]")
+            .probe(
+                "probe",
+                "batch.max_records = 1\ndead_letter = \"dead.jsonl\"",
+                "script = [\"reject_each\"]",
+            )
             .start()
             .await;
-        let headers: Vec<(&str, &str)> = credential.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let request = format!(r#"{{"model":"demo","user":"{text}","messages":[{{"role":"user","content":"{text}"}}]}}"#);
+        let headers: Vec<(&str, &str)> =
+            credential.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let request = format!(
+            r#"{{"model":"demo","user":"{text}","messages":[{{"role":"user","content":"{text}"}}]}}"#
+        );
         let answer = gateway.post_with(CHAT, request, &headers).await;
         assert_eq!(answer.status, 401);
         assert_eq!(answer.json()["error"]["type"], text, "the client gets it as it was sent");
-        assert_eq!(provider.requests()[0].body.windows(text.len()).filter(|piece| *piece == text.as_bytes()).count(), 2);
+        assert_eq!(
+            provider.requests()[0].body.windows(text.len()).filter(|piece| *piece == text.as_bytes()).count(),
+            2
+        );
         let record = gateway.record().await;
-        assert_eq!(record["attributes"]["provider_error_type"], "***", "{record}");
+        assert_eq!(record["attributes"]["metadata"]["provider_error_type"], "***", "{record}");
         gateway.wait_for_books("probe", |books| books["rejected"]["record"] == 1).await;
-        wait_for("the letter", || async { (gateway.plugin("probe").await["dead_letter"]["records"] == 1).then_some(()) }).await;
+        wait_for("the letter", || async {
+            (gateway.plugin("probe").await["dead_letter"]["records"] == 1).then_some(())
+        })
+        .await;
         let copies = copies(&gateway).await;
         assert!(copies.contains("Incorrect API key: ***."), "{copies}");
         assert_without(&copies, &[text]);
@@ -79,7 +98,11 @@ async fn a_key_that_the_provider_repeats_reaches_the_client_and_no_copy() {
 #[tokio::test]
 async fn a_stream_whose_error_repeats_a_key_is_recorded_without_it_and_can_still_lose_its_chunks() {
     let event = |data: String| format!("data: {data}\n\n");
-    let chunk = |text: &str| event(format!(r#"{{"id":"c","object":"chat.completion.chunk","model":"demo","choices":[{{"index":0,"delta":{{"content":"{text}"}}}}]}}"#));
+    let chunk = |text: &str| {
+        event(format!(
+            r#"{{"id":"c","object":"chat.completion.chunk","model":"demo","choices":[{{"index":0,"delta":{{"content":"{text}"}}}}]}}"#
+        ))
+    };
     let error = event(format!(r#"{{"error":{{"message":"no {KEY}","type":"{KEY}"}}}}"#));
     let stream = [chunk(&format!("one {KEY}")), chunk(" two"), error].concat();
     let provider = RawProvider::start(move |_| {
@@ -104,7 +127,10 @@ async fn a_stream_whose_error_repeats_a_key_is_recorded_without_it_and_can_still
 
 #[tokio::test]
 async fn a_password_that_a_backend_repeats_is_in_no_error_and_no_log_line() {
-    let body = format!(r#"{{"error":{{"type":"security_exception","reason":"unable to authenticate [Basic {LOGIN}] {}"}}}}"#, PASSWORD.replace('"', "\\\""));
+    let body = format!(
+        r#"{{"error":{{"type":"security_exception","reason":"unable to authenticate [Basic {LOGIN}] {}"}}}}"#,
+        PASSWORD.replace('"', "\\\"")
+    );
     let backend = RawProvider::of(format!(
         "HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -140,12 +166,17 @@ async fn whatever_a_plugin_says_is_without_the_credentials_of_all() {
             .provider_with("demo", &provider.url(), &format!("api_key = \"{KEY}\""))
             .environment("ADMIN_TOKEN", "")
             .probe("probe", "dead_letter = \"dead.jsonl\"", &settings)
-            .section("[providers.other]\nbase_url = \"http://127.0.0.1:9\"\napi_key = \"admin-token-0123456789\"")
+            .section(
+                "[providers.other]\nbase_url = \"http://127.0.0.1:9\"\napi_key = \"admin-token-0123456789\"",
+            )
             .start()
             .await;
         gateway.post(CHAT, r#"{"model":"demo","messages":[]}"#).await;
         gateway.wait_for_books("probe", |books| books["rejected"]["record"] == 1).await;
-        wait_for("the letter", || async { (gateway.plugin("probe").await["dead_letter"]["records"] == 1).then_some(()) }).await;
+        wait_for("the letter", || async {
+            (gateway.plugin("probe").await["dead_letter"]["records"] == 1).then_some(())
+        })
+        .await;
         let copies = copies(&gateway).await;
         assert!(copies.matches("told to say ").count() >= 2, "{copies}");
         assert_without(&copies, &[said]);

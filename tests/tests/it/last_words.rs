@@ -11,7 +11,8 @@ const REQUEST: &str = r#"{"model":"demo","messages":[{"role":"user","content":"H
 async fn end_of(behaviour: &str) -> (String, Option<i32>) {
     let provider = Provider::start().await;
     let script = format!("script = [\"{behaviour}\"]");
-    let mut gateway = Gateway::new().provider("demo", &provider.url()).probe("fatal", "", &script).start().await;
+    let mut gateway =
+        Gateway::new().provider("demo", &provider.url()).probe("fatal", "", &script).start().await;
     // It may be gone before it has answered.
     let _answer = tokio::time::timeout(end_to_end::wait::PATIENCE, gateway.post("/v1/models", REQUEST)).await;
     let code = gateway.exit_code().await;
@@ -31,9 +32,12 @@ fn fatal() -> String {
 
 #[tokio::test]
 async fn a_plugin_that_calls_exit_is_named_and_the_exit_code_is_not_0() {
-    for (behaviour, call) in
-        [("exit:0", "`exit`"), ("exit:3", "`exit`"), ("exit_at_once:0", "`_exit`"), ("exit_at_once:9", "`_exit`")]
-    {
+    for (behaviour, call) in [
+        ("exit:0", "`exit`"),
+        ("exit:3", "`exit`"),
+        ("exit_at_once:0", "`_exit`"),
+        ("exit_at_once:9", "`_exit`"),
+    ] {
         let (log, code) = end_of(behaviour).await;
         assert_eq!(code, Some(70), "{behaviour}: {log}");
         let expected =
@@ -72,13 +76,17 @@ async fn a_gateway_that_ends_by_itself_blames_nobody() {
     let provider = Provider::start().await;
     for signals in [&[Signal::TERM][..], &[Signal::INT, Signal::INT]] {
         // A call that is under way holds it up, so that the second signal finds it.
-        let gateway = Gateway::new().provider("demo", &provider.url()).probe("slow", "", "script = [\"slow:5s\"]");
+        let gateway =
+            Gateway::new().provider("demo", &provider.url()).probe("slow", "", "script = [\"slow:5s\"]");
         let mut gateway = gateway.start().await;
         gateway.post("/v1/chat/completions", REQUEST).await;
         gateway.wait_for_books("slow", |books| books["in_flight"] == 1).await;
         for signal in signals {
             gateway.signal(*signal);
-            wait_for("the signal to be taken", || async { gateway.log().contains("stopping: ").then_some(()) }).await;
+            wait_for("the signal to be taken", || async {
+                gateway.log().contains("stopping: ").then_some(())
+            })
+            .await;
         }
         let code = gateway.exit_code().await;
         assert_eq!(code, Some(if signals.len() == 1 { 0 } else { 130 }), "{}", gateway.log());
@@ -97,7 +105,16 @@ fn libraries_by_gdb(gateway: &Running) -> Option<String> {
     }
     // One that waits for a file that is none would wait for ever.
     let output = Command::new("timeout")
-        .args(["60", "/usr/bin/gdb", "-nx", "-batch", "-ex", "info sharedlibrary", "-p", &gateway.pid().to_string()])
+        .args([
+            "60",
+            "/usr/bin/gdb",
+            "-nx",
+            "-batch",
+            "-ex",
+            "info sharedlibrary",
+            "-p",
+            &gateway.pid().to_string(),
+        ])
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");

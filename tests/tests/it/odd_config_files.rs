@@ -110,7 +110,8 @@ async fn a_gateway_that_others_can_reach_says_whose_keys_they_can_use() {
         let gateway = Gateway::new().provider_with("mine", &provider.url(), key);
         let gateway = gateway.environment("HOST", host.trim_matches(['[', ']'])).environment("PORT", port);
         let mut gateway = gateway.start().await;
-        let line = gateway.log().lines().find(|line| line.contains("without one of their own")).map(str::to_owned);
+        let line =
+            gateway.log().lines().find(|line| line.contains("without one of their own")).map(str::to_owned);
         assert_eq!(line.is_some(), is_told, "{listen} {key}: {}", gateway.log());
         assert!(line.is_none_or(|line| line.contains("WARN") && line.contains("the API key of mine")));
         assert_eq!(gateway.stop().await, Some(0));

@@ -49,7 +49,8 @@ async fn a_plugin_below_a_folder_that_others_may_write_to_is_refused_unless_allo
     assert_loaded(&path).await;
     for folder in [root.path().join("a"), root.path().join("a/b")] {
         fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
-        assert_refused(&path, &format!("others can write to the folder {} (mode 0777)", folder.display())).await;
+        assert_refused(&path, &format!("others can write to the folder {} (mode 0777)", folder.display()))
+            .await;
         // What is sticky lets others add files, and take none away.
         fs::set_permissions(&folder, Permissions::from_mode(0o1777)).unwrap();
         assert_loaded(&path).await;

@@ -11,7 +11,10 @@ fn stripped(plugin: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("stripped.so");
     let stripped = Command::new("strip").arg("-o").arg(&copy).arg(artifacts::plugin(plugin)).status();
-    assert!(stripped.is_ok_and(|status| status.success()), "strip is missing or failed; it comes with the linker");
+    assert!(
+        stripped.is_ok_and(|status| status.success()),
+        "strip is missing or failed; it comes with the linker"
+    );
     fs::read(copy).unwrap()
 }
 
@@ -61,7 +64,10 @@ async fn a_gateway_serves_without_optional_plugins_that_would_end_it_or_never_re
     gateway.record().await;
     for (position, says) in [
         ("constructor-exits-well", "was ended with exit code 0"),
-        ("constructor-hangs", "a constructor of the library did not return within 4s; tell the plugin's author"),
+        (
+            "constructor-hangs",
+            "a constructor of the library did not return within 4s; tell the plugin's author",
+        ),
         ("describe-aborts", "was ended by SIGABRT"),
         ("describe-hangs", "`describe` did not return within 4s; tell the plugin's author"),
     ] {
@@ -82,24 +88,38 @@ fn children_of(process: u32) -> usize {
 async fn a_trial_by_hand_says_how_it_is_meant() {
     let ended = Ended::of(magicapi_gateway(&["plugin", "probe"])).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert_eq!(ended.complaints(), ["the gateway runs this by itself; try a file with `plugin inspect FILE`"]);
+    assert_eq!(
+        ended.complaints(),
+        ["the gateway runs this by itself; try a file with `plugin inspect FILE`"]
+    );
 }
 
 /// The parts of a library by which it is loaded, as its section table says.
 fn loading_tables(bytes: &[u8]) -> BTreeMap<String, Range<usize>> {
-    let word = |at: usize| usize::try_from(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())).unwrap();
+    let word =
+        |at: usize| usize::try_from(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())).unwrap();
     let half = |at: usize| usize::from(u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()));
     let (table, size, count, names) = (word(40), half(58), half(60), half(62));
     let header = |index: usize| table + index * size;
     let names = word(header(names) + 24);
     let name = |index: usize| {
-        let at = names + u32::from_le_bytes(bytes[header(index)..header(index) + 4].try_into().unwrap()) as usize;
+        let at =
+            names + u32::from_le_bytes(bytes[header(index)..header(index) + 4].try_into().unwrap()) as usize;
         let end = bytes[at..].iter().position(|byte| *byte == 0).unwrap();
         String::from_utf8(bytes[at..at + end].to_vec()).unwrap()
     };
     let wanted = [
-        ".rela.dyn", ".rela.plt", ".dynamic", ".gnu.version", ".gnu.version_r", ".dynsym", ".dynstr", ".gnu.hash",
-        ".init_array", ".fini_array", ".tdata",
+        ".rela.dyn",
+        ".rela.plt",
+        ".dynamic",
+        ".gnu.version",
+        ".gnu.version_r",
+        ".dynsym",
+        ".dynstr",
+        ".gnu.hash",
+        ".init_array",
+        ".fini_array",
+        ".tdata",
     ];
     let section = |index: usize| {
         let start = word(header(index) + 24);
@@ -128,7 +148,10 @@ fn mutants(library: &[u8], count: usize, folder: &Path) -> Vec<std::path::PathBu
 /// What became of one of them.
 async fn fate(path: &Path) -> &'static str {
     let ended = Ended::of(Gateway::new().plugin_file("mutant", path, "").command(&["check"])).await;
-    let is_told = ended.complaints().iter().any(|line| line.starts_with(&format!("plugin \"mutant\": {}: ", path.display())));
+    let is_told = ended
+        .complaints()
+        .iter()
+        .any(|line| line.starts_with(&format!("plugin \"mutant\": {}: ", path.display())));
     match ended.code {
         Some(0) => "loaded",
         Some(69 | 78) if ended.errors.contains("in a process of its own") => "tried",

@@ -77,7 +77,10 @@ fn a_search_path_of_its_own_and_a_library_by_its_path_are_refused() {
             assert_eq!(check(&with_text(path, tag), &this()).unwrap_err(), ElfError::RunPath(shown.clone()));
         }
         for tag in [format::DT_NEEDED, format::DT_AUDIT, format::DT_FILTER] {
-            assert_eq!(check(&with_text(path, tag), &this()).unwrap_err(), ElfError::NeedsPath(shown.clone()));
+            assert_eq!(
+                check(&with_text(path, tag), &this()).unwrap_err(),
+                ElfError::NeedsPath(shown.clone())
+            );
         }
     }
     assert!(check(&with_text(b"libsomething.9", format::DT_NEEDED), &this()).is_ok());

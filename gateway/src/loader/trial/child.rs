@@ -1,11 +1,6 @@
 //! The child's side of a trial.
 
-use std::{
-    fs::File,
-    io::Write,
-    os::fd::OwnedFd,
-    path::Path,
-};
+use std::{fs::File, io::Write, os::fd::OwnedFd, path::Path};
 
 use rustix::{
     io::fcntl_dupfd_cloexec,
@@ -60,7 +55,8 @@ fn go_through(copy: Copy, steps: &mut File) -> Result<(), LoadError> {
     let library = Library::new(table, path.to_owned(), Origin::leak(name, path));
     library.describe()?;
     tell(steps, Stage::Create);
-    let instance = library.create(name, &serde_json::json!("settings that fit no schema"), &HostInfo::default())?;
+    let instance =
+        library.create(name, &serde_json::json!("settings that fit no schema"), &HostInfo::default())?;
     instance.destroy();
     Ok(())
 }

@@ -13,7 +13,9 @@ pub(super) fn mask(record: &mut Record, known: &Mask, clients: Option<&str>) {
     let Some(clients) = clients else { return };
     let is_there = |credential: &String| {
         let finder = memmem::Finder::new(credential);
-        [&record.metrics, &record.request, &record.response].into_iter().any(|part| finder.find(part).is_some())
+        [&record.metrics, &record.request, &record.response]
+            .into_iter()
+            .any(|part| finder.find(part).is_some())
     };
     // Nearly never; only then is it worth a mask of its own.
     let found: Vec<String> = clients.lines().flat_map(mask::credentials).filter(is_there).collect();

@@ -21,7 +21,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind, packed};
 use arc_swap::ArcSwap;
 use base64::{
     Engine as _,
@@ -32,6 +32,9 @@ use setting_values::HIDDEN;
 
 /// Shorter credentials are not masked.
 pub(crate) const LEAST: usize = 8;
+
+/// So many texts are looked for together; with more the search needs other means.
+const QUICK: usize = 48;
 
 /// JSON in a string of JSON in a string of JSON: a backend's answer in an error in a log line.
 const QUOTED: usize = 3;
@@ -67,6 +70,8 @@ pub(crate) fn known() -> Arc<Mask> {
 #[derive(Clone, Default)]
 pub(crate) struct Mask {
     finder: Option<AhoCorasick>,
+    /// Whether there is anything to find, at ten gigabytes a second: nearly never is there.
+    quick: Vec<packed::Searcher>,
     /// What may be cut off at the end of an excerpt.
     forms: Arc<[Vec<u8>]>,
 }
@@ -84,15 +89,29 @@ impl Mask {
         let forms: BTreeSet<Vec<u8>> =
             secrets.iter().flat_map(|secret| forms(secret)).filter(|form| form.len() >= LEAST - 1).collect();
         let forms: Arc<[Vec<u8>]> = forms.into_iter().collect();
-        // The longest: where one credential begins like another, no rest of it is left.
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(forms.iter());
-        Self { finder: finder.ok().filter(|_| !forms.is_empty()), forms }
+        // The longest: where one credential begins like another, no rest of it is left. Quick to make, since it is seldom
+        // used. Without a prefilter: there is one already, and its own would stumble over every byte of a body in base64.
+        let finder = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .prefilter(false)
+            .build(forms.iter());
+        let quick: Option<Vec<_>> = forms.chunks(QUICK).map(packed::Searcher::new).collect();
+        Self { finder: finder.ok().filter(|_| !forms.is_empty()), quick: quick.unwrap_or_default(), forms }
+    }
+
+    /// What finds them, if there are any.
+    fn finder_for(&self, text: &[u8]) -> Option<&AhoCorasick> {
+        let finder = self.finder.as_ref()?;
+        // Without any, this processor has no instructions for it.
+        let is_worth_it = self.quick.is_empty() || self.quick.iter().any(|quick| quick.find(text).is_some());
+        is_worth_it.then_some(finder)
     }
 
     /// A text without them.
     pub(crate) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        match &self.finder {
-            Some(finder) if finder.is_match(text) => {
+        match self.finder_for(text.as_bytes()) {
+            Some(finder) => {
                 let mut masked = String::with_capacity(text.len());
                 finder.replace_all_with(text, &mut masked, |_, _, masked| {
                     masked.push_str(HIDDEN);
@@ -100,14 +119,14 @@ impl Mask {
                 });
                 Cow::Owned(masked)
             }
-            _ => Cow::Borrowed(text),
+            None => Cow::Borrowed(text),
         }
     }
 
     /// The same for bytes that may be anything.
     pub(crate) fn bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        match &self.finder {
-            Some(finder) if finder.is_match(bytes) => {
+        match self.finder_for(bytes) {
+            Some(finder) => {
                 let mut masked = Vec::with_capacity(bytes.len());
                 finder.replace_all_with_bytes(bytes, &mut masked, |_, _, masked| {
                     masked.extend_from_slice(HIDDEN.as_bytes());
@@ -115,7 +134,7 @@ impl Mask {
                 });
                 Cow::Owned(masked)
             }
-            _ => Cow::Borrowed(bytes),
+            None => Cow::Borrowed(bytes),
         }
     }
 
@@ -139,7 +158,7 @@ impl Mask {
     pub(crate) fn json(&self, json: &[u8]) -> Option<Vec<u8>> {
         let mut strings = Strings::of(json);
         let (mut masked, mut copied) = (Vec::new(), 0);
-        for found in self.finder.as_ref()?.find_iter(json).map(|found| found.range()) {
+        for found in self.finder_for(json)?.find_iter(json).map(|found| found.range()) {
             if strings.hold(found.clone()) {
                 masked.extend_from_slice(&json[copied..found.start]);
                 masked.extend_from_slice(HIDDEN.as_bytes());

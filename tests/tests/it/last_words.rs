@@ -106,6 +106,7 @@ fn libraries_by_gdb(gateway: &Running) -> Option<String> {
     // One that waits for a file that is none would wait for ever.
     let output = Command::new("timeout")
         .args([
+            "--kill-after=5",
             "60",
             "/usr/bin/gdb",
             "-nx",

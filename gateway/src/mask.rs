@@ -142,8 +142,10 @@ impl Mask {
     pub(crate) fn excerpt<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let masked = self.text(text);
         let body = masked.trim_end_matches(['…', '.']);
+        let last = body.bytes().next_back();
         let ends_within = |form: &Vec<u8>| {
-            (LEAST - 2..form.len()).rev().find(|length| body.as_bytes().ends_with(&form[..*length]))
+            let mut lengths = (LEAST - 2..form.len()).rev().filter(|length| last == Some(form[length - 1]));
+            lengths.find(|length| body.as_bytes().ends_with(&form[..*length]))
         };
         match self.forms.iter().filter_map(ends_within).max() {
             Some(length) if body.is_char_boundary(body.len() - length) => {

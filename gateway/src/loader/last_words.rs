@@ -201,13 +201,15 @@ fn default_action() -> libc::sigaction {
 extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let place = FATAL.iter().position(|(number, _)| *number == signal).unwrap_or_default();
     if is_watched() {
-        let by = NOW.get();
-        // SAFETY: the system passes the state of the thread as it was interrupted.
-        let at = Origin::at(unsafe { interrupted_at(context) });
         let (what, ends) = (FATAL[place].1, "; the gateway ends with it\n");
-        match (by, at) {
+        // SAFETY: the system passes what it knows of the signal, and the state of the thread as it was interrupted.
+        let (is_from_outside, address) = unsafe { (is_from_outside(info), interrupted_at(context)) };
+        match (NOW.get(), Origin::at(address)) {
+            _ if is_from_outside => {
+                say(&["the process is ended by ", what, ", which another process has sent\n"]);
+            }
             (Some(now), _) => {
-                say(&[&now.plugin.name, " ended the process by ", what, " in ", now.call, ends])
+                say(&[&now.plugin.name, " ended the process by ", what, " in ", now.call, ends]);
             }
             (None, Some(plugin)) => {
                 say(&[&plugin.name, " ended the process by ", what, " in a thread of its own", ends]);
@@ -318,6 +320,25 @@ fn say(pieces: &[&str]) {
     }
     // SAFETY: so many bytes are there.
     unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), length) };
+}
+
+/// Whether somebody else has sent the signal (a supervisor whose patience is over, for instance): no plugin is at fault.
+///
+/// # Safety
+/// `info` is null or what the system passes to a handler with `SA_SIGINFO`.
+#[cfg(target_os = "linux")]
+unsafe fn is_from_outside(info: *const libc::siginfo_t) -> bool {
+    // SAFETY: the caller's promise, and a signal that was sent has a sender.
+    unsafe { !info.is_null() && (*info).si_code == libc::SI_USER && (*info).si_pid() != libc::getpid() }
+}
+
+/// As above.
+///
+/// # Safety
+/// None is needed.
+#[cfg(not(target_os = "linux"))]
+unsafe fn is_from_outside(_: *const libc::siginfo_t) -> bool {
+    false
 }
 
 /// Where a thread was when the signal came.

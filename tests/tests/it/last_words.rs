@@ -98,6 +98,23 @@ async fn a_gateway_that_ends_by_itself_blames_nobody() {
     }
 }
 
+#[tokio::test]
+async fn a_signal_from_outside_is_no_fault_of_the_plugin_that_it_interrupts() {
+    let provider = Provider::start().await;
+    let gateway = Gateway::new().provider("demo", &provider.url());
+    let mut gateway = gateway.probe("slow", "", "script = [\"slow:60s\"]").start().await;
+    gateway.post("/v1/chat/completions", REQUEST).await;
+    gateway.wait_for_books("slow", |books| books["in_flight"] == 1).await;
+    gateway.signal(Signal::ABORT);
+    assert_eq!(gateway.exit_code().await, None);
+    wait_for("the line", || async {
+        let line = "error: the process is ended by SIGABRT, which another process has sent";
+        gateway.log().lines().any(|found| found == line).then_some(())
+    })
+    .await;
+    assert!(last_words(&gateway.log()).is_empty(), "{}", gateway.log());
+}
+
 /// The names of the plugins' libraries, as a debugger that attaches is told them.
 fn libraries_by_gdb(gateway: &Running) -> Option<String> {
     if !fs::exists("/usr/bin/gdb").unwrap() {

@@ -1,6 +1,13 @@
 //! A library that does not survive being loaded: a process of its own finds out, and the gateway lives.
 
-use std::{collections::BTreeMap, fs, ops::Range, path::Path, process::Command, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
 
 use end_to_end::{Ended, Gateway, Provider, artifacts, magicapi_gateway};
 
@@ -129,7 +136,7 @@ fn loading_tables(bytes: &[u8]) -> BTreeMap<String, Range<usize>> {
 }
 
 /// So many damaged copies of a library, one to eight bytes changed in one of the tables that it is loaded by.
-fn mutants(library: &[u8], count: usize, folder: &Path) -> Vec<std::path::PathBuf> {
+fn mutants(library: &[u8], count: usize, folder: &Path) -> Vec<PathBuf> {
     let mut random = fastrand::Rng::with_seed(8);
     let tables: Vec<Range<usize>> = loading_tables(library).into_values().collect();
     assert!(tables.len() >= 8, "{tables:?}");
@@ -146,8 +153,8 @@ fn mutants(library: &[u8], count: usize, folder: &Path) -> Vec<std::path::PathBu
 }
 
 /// What became of one of them.
-async fn fate(path: &Path) -> &'static str {
-    let ended = Ended::of(Gateway::new().plugin_file("mutant", path, "").command(&["check"])).await;
+async fn fate(path: PathBuf) -> &'static str {
+    let ended = Ended::of(Gateway::new().plugin_file("mutant", &path, "").command(&["check"])).await;
     let is_told = ended
         .complaints()
         .iter()
@@ -172,9 +179,7 @@ async fn no_damaged_library_ends_the_gateway_without_a_word() {
     let mut fates = BTreeMap::<&str, usize>::new();
     for batch in mutants(&library, count, folder.path()).chunks(3) {
         let mut checks = tokio::task::JoinSet::new();
-        for path in batch.iter().cloned() {
-            checks.spawn(async move { fate(&path).await });
-        }
+        batch.iter().cloned().for_each(|path| drop(checks.spawn(fate(path))));
         checks.join_all().await.into_iter().for_each(|fate| *fates.entry(fate).or_default() += 1);
     }
     eprintln!("of {count} damaged libraries: {fates:?}");

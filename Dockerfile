@@ -19,7 +19,8 @@ RUN apt-get update \
 COPY --from=build /out/bin/magicapi-gateway /usr/local/bin/
 # Owned by root and writable by nobody else: the gateway refuses plugin files that others could change.
 COPY --from=build /out/plugins /opt/magicapi/plugins
-# Clients on all interfaces. The operators' port stays on loopback unless ADMIN_LISTEN and ADMIN_TOKEN are set.
+# Clients on all interfaces, and they need no credential of their own: with an `api_key` in the configuration whoever reaches
+# port 3000 uses it. Publish it where only your clients are (`-p 127.0.0.1:3000:3000`). The operators' port stays on loopback unless ADMIN_LISTEN and ADMIN_TOKEN are set.
 ENV HOST=0.0.0.0 PORT=3000 MAGICAPI_PLUGIN_DIR=/opt/magicapi/plugins
 USER 10001
 WORKDIR /var/lib/magicapi

@@ -1,7 +1,8 @@
 # make demo       build everything and show the main job end to end (LLM=real: with a real LLM;
 #                 EXPORTERS=postgres,elasticsearch: into real servers too)
 # make test       install what the tests need, then formatting, lints, docs and every test
-# make test-all   make test, then what takes long: a soak of 200,000 requests through the release build (SOAK_REQUESTS=…)
+# make test-all   make test, then what takes long: a soak of 200,000 requests through the release build (SOAK_REQUESTS=…),
+#                 and 3,000 damaged libraries (MUTANTS=…)
 # make bench      measure against nginx (QUICK=1: half a minute)
 # make build      the gateway in target/release and its plugins in target/plugin, optimized
 
@@ -47,6 +48,8 @@ test-all: test soak
 soak: setup build
 	MAGICAPI_BUILD=$(BUILT)/release:$(BUILT)/plugin SOAK_REQUESTS=$${SOAK_REQUESTS:-200000} RUST_BACKTRACE=0 \
 		cargo test --locked -p end-to-end --test it soak -- --nocapture
+	MAGICAPI_BUILD=$(BUILT)/release:$(BUILT)/plugin MUTANTS=$${MUTANTS:-3000} RUST_BACKTRACE=0 \
+		cargo test --locked -p end-to-end --test it no_damaged_library -- --nocapture
 
 bench:
 	@tests/bench/run.sh $(if $(QUICK),--quick) $(BENCH_ARGS)

@@ -10,7 +10,7 @@ use crate::{
     admin::{Absent, Admin, metrics::Metrics},
     budget::Budget,
     config::Config,
-    memory,
+    mask, memory,
     pipeline::{Drivers, Exporter, Exporters},
     proxy::{self, CaptureSettings, Limits, Own, Proxy, Target, cors::Cors, strip::Stripped, upstream},
     recorder::{self, Intake, Record, Recorder},
@@ -117,6 +117,8 @@ fn start_recorder(
         capture_response: telemetry.capture.response,
         capture_streamed_data: telemetry.capture.streamed_data,
         max_body_bytes: telemetry.capture.max_body_bytes.as_usize(),
+        // All that there is to know was learned while the plugins were loaded.
+        mask: mask::known(),
     };
     let deliver = (!exporters.is_empty()).then(|| {
         let exporters = exporters.clone();

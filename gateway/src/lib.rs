@@ -21,6 +21,8 @@
 //! | [`startup`] | loads the plugins of a configuration |
 //! | [`gateway`] | everything put together, run and drained |
 //! | [`cli`] | the command line |
+//! | `mask` | credentials do not get into copies |
+//! | `regular_file` | files that are read whole |
 //! | `hex` | bytes as hexadecimal digits |
 //!
 //! # Invariants
@@ -51,6 +53,8 @@ pub mod gateway;
 mod hex;
 pub mod loader;
 #[forbid(unsafe_code)]
+pub(crate) mod mask;
+#[forbid(unsafe_code)]
 pub(crate) mod memory;
 #[forbid(unsafe_code)]
 pub mod pipeline;
@@ -60,6 +64,8 @@ pub mod providers;
 pub mod proxy;
 #[forbid(unsafe_code)]
 pub mod recorder;
+#[forbid(unsafe_code)]
+pub(crate) mod regular_file;
 #[forbid(unsafe_code)]
 pub(crate) mod replay;
 #[forbid(unsafe_code)]

@@ -9,8 +9,9 @@ use tracing::{info, warn};
 use crate::{
     config,
     loader::{self, FileRequest, HostInfo, LoadError, LoadRequest, Plugin},
+    mask,
     pipeline::config::Plugin as Entry,
-    settings::{Problem, SchemaProblem, plugin_settings},
+    settings::{Problem, SchemaProblem, credentials, plugin_settings},
 };
 
 /// The environment, as plugins' settings see it.
@@ -112,10 +113,13 @@ async fn load(entry: &Entry, host: &Host, env: Environment) -> Result<Plugin, Fa
     let settings = entry.config.clone();
     let check = move |description: &Description| {
         let schema = description.config_schema.as_value();
-        plugin_settings(schema, &settings, &env).map_err(|problems| {
+        let settings = plugin_settings(schema, &settings, &env).map_err(|problems| {
             *found.lock().unwrap_or_else(PoisonError::into_inner) = problems;
             "the settings do not fit the plugin's schema".to_owned()
-        })
+        })?;
+        // Before the plugin has them: it may say something about them as soon as it does.
+        mask::learn(credentials::of(schema, &settings));
+        Ok(settings)
     };
     let loaded = Plugin::load(LoadRequest {
         name: entry.name.clone(),

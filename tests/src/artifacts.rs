@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -28,7 +29,29 @@ pub fn gateway() -> PathBuf {
 
 /// The library of a plugin, by its short name.
 pub fn plugin(name: &str) -> PathBuf {
-    find(&format!("{name}_exporter"))
+    closed_to_others(find(&format!("{name}_exporter")))
+}
+
+/// With a umask of 002 the folders of a checkout are writable for its group, and the gateway refuses what lies in them: then
+/// a copy in a folder that is not.
+fn closed_to_others(file: PathBuf) -> PathBuf {
+    static COPIES: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let is_open = |folder: &Path| {
+        let mode = std::fs::metadata(folder).unwrap().permissions().mode();
+        mode & 0o022 != 0 && mode & 0o1000 == 0
+    };
+    if !file.ancestors().skip(1).any(is_open) {
+        return file;
+    }
+    let copies = COPIES.get_or_init(|| tempfile::tempdir().unwrap());
+    let copy = copies.path().join(file.file_name().unwrap());
+    if !copy.exists() {
+        // In one step: other tests look for it at the same time.
+        let draft = tempfile::NamedTempFile::new_in(copies.path()).unwrap().into_temp_path();
+        std::fs::copy(&file, &draft).unwrap();
+        draft.persist(&copy).unwrap();
+    }
+    copy
 }
 
 /// The folder that holds this checkout.
@@ -89,7 +112,6 @@ pub fn made_by(build: &mut Command) -> HashMap<String, PathBuf> {
 
 /// With a umask of 002 cargo lets the group write to what it makes, and the gateway refuses such a plugin.
 fn close_to_others(file: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(file).unwrap().permissions().mode();
     if mode & 0o022 != 0 {
         std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode & !0o022)).unwrap();

@@ -1,6 +1,10 @@
-//! The gateway's own log, on standard error.
+//! The gateway's own log, on standard error, without credentials.
+
+use std::io::{self, Write};
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::mask;
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -21,11 +25,33 @@ pub(super) fn start(format: Format) {
     let registry = tracing_subscriber::registry().with(filter);
     // Fails where a test has a subscriber already.
     let _ = match format {
-        Format::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init(),
+        Format::Json => registry.with(fmt::layer().json().with_writer(|| Masked { json: true })).try_init(),
         Format::Text => {
-            let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            let layer = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colour);
+            let colour = io::IsTerminal::is_terminal(&io::stderr());
+            let layer =
+                fmt::layer().with_writer(|| Masked { json: false }).with_target(false).with_ansi(colour);
             registry.with(layer).try_init()
         }
     };
+}
+
+/// Standard error. Each event comes in one piece.
+struct Masked {
+    json: bool,
+}
+
+impl Write for Masked {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mask = mask::known();
+        let mut errors = io::stderr().lock();
+        match self.json {
+            true => errors.write_all(mask.json(line).as_deref().unwrap_or(line))?,
+            false => errors.write_all(&mask.bytes(line))?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }

@@ -6,8 +6,8 @@
 //! | 1 | the plugin file was refused (`plugin inspect`); records are left (`replay`) |
 //! | 2 | the command line is wrong |
 //! | 66 | a dead-letter file cannot be read, or the note beside it not be written (`replay`) |
-//! | 69 | a required plugin could not be loaded, or any plugin's constructor never returned |
-//! | 70 | the gateway failed by itself |
+//! | 69 | a required plugin could not be loaded |
+//! | 70 | the gateway failed by itself, or a plugin ended it |
 //! | 78 | the configuration is wrong, a port that is taken included |
 
 mod check;
@@ -27,7 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::{self, Loaded, Source},
-    loader,
+    loader::{self, OrderlyEnd},
+    mask,
     pipeline::config::Plugin,
     providers,
     settings::Problem,
@@ -116,6 +117,9 @@ enum PluginCommand {
         #[arg(long)]
         allow_insecure_plugins: bool,
     },
+    /// What the gateway runs by itself: tries the library that is its standard input.
+    #[command(hide = true)]
+    Probe,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -136,7 +140,10 @@ struct ConfigArgs {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    ExitCode::from(obey(Cli::parse()))
+    let command = Cli::parse();
+    let _end = OrderlyEnd;
+    loader::try_first();
+    ExitCode::from(obey(command))
 }
 
 /// Does what the command line says; the exit code.
@@ -149,6 +156,11 @@ fn obey(Cli { command, run }: Cli) -> u8 {
         Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", config::schema())),
         Command::Plugin { what: PluginCommand::Inspect { file, json, no_load, allow_insecure_plugins } } => {
             inspect::inspect(&file, json, !no_load, allow_insecure_plugins)
+        }
+        Command::Plugin { what: PluginCommand::Probe } => {
+            loader::be_tried();
+            complain("error: the gateway runs this by itself; try a file with `plugin inspect FILE`");
+            USAGE
         }
         Command::Version { json: false } => {
             print(concat!("magicapi-gateway ", env!("CARGO_PKG_VERSION"), "\n"))
@@ -172,6 +184,7 @@ fn block_on(command: impl Future<Output = u8>) -> u8 {
             return SOFTWARE;
         }
     };
+    loader::watch_process();
     runtime.block_on(async {
         if let Err(error) = outlive_file_size_limit() {
             complain(&format!("error: signals cannot be handled: {error}"));
@@ -208,6 +221,7 @@ fn load(args: &ConfigArgs) -> Loaded {
     });
     if let Some(config) = &mut loaded.config {
         config.plugins.allow_insecure |= args.allow_insecure_plugins;
+        mask::learn(config.credentials());
     }
     loaded
 }
@@ -222,13 +236,13 @@ async fn all_problems(mut problems: Vec<Problem>, plugins: &[Plugin], allow_inse
 
 /// Prints to standard output; a reader that has gone away is no error.
 fn print(text: &str) -> u8 {
-    let _ = io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(mask::known().text(text).as_bytes());
     0
 }
 
 /// Prints to standard error.
 fn complain(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", mask::known().text(text));
 }
 
 fn complain_about(problems: &[Problem]) {

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     config::{Config, Loaded},
     gateway::{self, Listeners, RunError},
+    loader,
     pipeline::dead_letter::Unfit,
     startup::{self, Host},
 };
@@ -90,7 +91,7 @@ pub(super) fn shutdown() -> io::Result<impl Future<Output = ()>> {
         tokio::spawn(async move {
             next(&mut interrupt, &mut terminate).await;
             warn!("stopped at once by a second signal; records may be lost");
-            std::process::exit(130);
+            loader::exit_at_once(130);
         });
     })
 }

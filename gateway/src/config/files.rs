@@ -1,17 +1,17 @@
 //! Files that a configuration points to: paths become independent of the current directory, secrets are read.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use setting_values::Secret;
 
 use super::sections::Sections;
 use crate::pipeline::config::Plugin;
+use crate::regular_file;
 use crate::settings::{SchemaProblem, pointer};
 
 /// The largest file that is read for a secret or a certificate.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Resolves every path and reads every `*_file`. Relative paths start at `base`, the configuration file's
 /// folder; plugin names without a folder in `plugin_dir`.
@@ -120,9 +120,7 @@ fn unreadable(at: String, path: &Path, error: &io::Error) -> SchemaProblem {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+    regular_file::read_text(path, MAX_FILE_BYTES)
 }
 
 #[cfg(test)]

@@ -10,9 +10,13 @@ use super::environment::{self, ENABLED_EXPORTERS};
 use super::sections::Sections;
 use super::{Config, check, files, schema};
 use crate::pipeline::config::{Plugin, plugin_key};
+use crate::regular_file;
 use crate::settings::document::{self, Document, SyntaxFault};
 use crate::settings::{Problem, SchemaProblem, coerce, places::Places, plugin, pointer, schema_check};
 use crate::{admin, server};
+
+/// The largest configuration that is read.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// Where to look for the configuration.
 #[derive(Clone)]
@@ -55,7 +59,7 @@ pub fn load(source: &Source<'_>) -> Loaded {
     let path = locate(source, Path::new("gateway.toml"));
     let mut text = String::new();
     if let Some(path) = &path {
-        match std::fs::read_to_string(path) {
+        match regular_file::read_text(path, MAX_BYTES) {
             Ok(content) => text = content,
             Err(error) => {
                 let problems = vec![unreadable(path, &error)];
@@ -114,7 +118,7 @@ struct Loading<'a> {
 impl Loading<'_> {
     fn run(mut self, document: Document) -> Loaded {
         let Document { value, places, problems, missing } = document;
-        let (value, notes) = self.with_exporters(value);
+        let (value, mut notes) = self.with_exporters(value);
         let mut value = Value::Object(value);
         self.found = problems;
         self.check_schema(&mut value, &places, missing);
@@ -136,6 +140,7 @@ impl Loading<'_> {
         problems.sort_by(|a, b| (a.line, &a.key, &a.message).cmp(&(b.line, &b.key, &b.message)));
         let plugins = sections.plugin.iter().flatten().cloned().collect();
         let config = if problems.is_empty() { sections.compose() } else { None };
+        notes.extend(config.as_ref().and_then(open_relay));
         Loaded { config, plugins, problems, notes, path: self.path }
     }
 
@@ -188,6 +193,19 @@ impl Loading<'_> {
             cure: found.cure.clone(),
         }
     }
+}
+
+/// Clients need no credential of their own yet: whoever reaches the port spends the operator's.
+fn open_relay(config: &Config) -> Option<String> {
+    let listen = config.server.listen;
+    let with_key = config.providers.iter().filter(|(_, provider)| provider.api_key.is_some());
+    let names = with_key.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    (!listen.ip().is_loopback() && !names.is_empty()).then(|| {
+        format!(
+            "whoever reaches {listen} uses the API key of {names} without one of their own: let only your clients reach \
+             that port, or set server.listen to 127.0.0.1"
+        )
+    })
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -52,3 +52,11 @@ pub struct Config {
     /// Exporters, one entry each.
     pub plugin: Vec<pipeline::config::Plugin>,
 }
+
+impl Config {
+    /// The gateway's own credentials. Those of plugins only their schemas can tell.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = String> {
+        let keys = self.providers.values().filter_map(|provider| provider.api_key.as_ref());
+        keys.chain(&self.admin.token).map(|secret| secret.expose().to_owned())
+    }
+}

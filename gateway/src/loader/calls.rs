@@ -19,7 +19,12 @@ use self::{
     host::HostSide,
     under_way::{Said, UnderWay},
 };
-use super::{error::LoadError, plain_text::plain_text};
+use super::{
+    error::LoadError,
+    last_words::{Origin, during},
+    plain_text::plain_text,
+};
+use crate::mask;
 
 /// Longest message that is kept of a failed call.
 const MAX_MESSAGE: usize = 4 * 1024;
@@ -209,17 +214,20 @@ impl CallReport {
 pub(crate) struct Library {
     table: ExporterV1,
     path: PathBuf,
+    origin: &'static Origin,
 }
 
 impl Library {
     /// `table` came out of a door of a library that is never closed.
-    pub(crate) fn new(table: ExporterV1, path: PathBuf) -> Self {
-        Self { table, path }
+    pub(super) fn new(table: ExporterV1, path: PathBuf, origin: &'static Origin) -> Self {
+        Self { table, path, origin }
     }
 
     /// What the plugin says about itself.
     pub(crate) fn describe(&self) -> Result<Description, LoadError> {
-        let (raw, said) = UnderWay::run(None, MAX_DESCRIPTION, |call| (self.table.describe)(call.sink));
+        let (raw, said) = UnderWay::run(None, MAX_DESCRIPTION, |call| {
+            during(self.origin, "`describe`", || (self.table.describe)(call.sink))
+        });
         let report = CallReport::new(raw, &said, &[CallStatus::InvalidConfig]);
         if report.status != CallStatus::Ok {
             let CallReport { status, message } = report;
@@ -240,7 +248,8 @@ impl Library {
         // Leaked, since nothing keeps a plugin from writing to it later.
         let place: *mut abi::Instance = Box::into_raw(Box::new(ptr::null_mut()));
         let (raw, said) = UnderWay::run(None, MAX_MESSAGE, |call| {
-            (self.table.create)(Slice::of(config.as_bytes()), host.table(), call.sink, place)
+            let create = || (self.table.create)(Slice::of(config.as_bytes()), host.table(), call.sink, place);
+            during(self.origin, "`create`", create)
         });
         let path = || self.path.clone();
         match CallReport::new(raw, &said, &[]) {
@@ -259,10 +268,10 @@ impl Library {
             return Err(LoadError::Create { path: path(), status: CallStatus::Fault, message });
         }
         // SAFETY: the ABI says that each name stands for that table.
-        let (health, scrape) = unsafe {
+        let (health, scrape) = during(self.origin, "`get_extension`", || unsafe {
             (extension::<HealthV1>(&self.table, HEALTH_V1), extension::<ScrapeV1>(&self.table, SCRAPE_V1))
-        };
-        Ok(Instance { table: self.table, raw: instance, health, scrape, host })
+        });
+        Ok(Instance { table: self.table, raw: instance, health, scrape, host, origin: self.origin })
     }
 }
 
@@ -284,6 +293,7 @@ pub(crate) struct Instance {
     health: Option<HealthV1>,
     scrape: Option<ScrapeV1>,
     host: &'static HostSide,
+    origin: &'static Origin,
 }
 
 // SAFETY: the ABI lets the functions be called from the threads that the gateway gave to the instance, and `raw` is
@@ -298,7 +308,7 @@ impl Instance {
     pub(crate) fn export(&self, batch: &dyn BatchSource, attempt: u32, deadline: Duration) -> ExportOutcome {
         let (raw, said) = UnderWay::run(Some(batch), MAX_MESSAGE, |call| {
             let batch = call.batch(attempt, milliseconds(deadline));
-            (self.table.export)(self.raw, batch, call.sink)
+            during(self.origin, "`export`", || (self.table.export)(self.raw, batch, call.sink))
         });
         let CallReport { status, message } = CallReport::new(raw, &said, &[CallStatus::InvalidConfig]);
         ExportOutcome {
@@ -312,7 +322,7 @@ impl Instance {
 
     pub(crate) fn flush(&self, deadline: Duration) -> CallReport {
         let (raw, said) = UnderWay::run(None, MAX_MESSAGE, |call| {
-            (self.table.flush)(self.raw, milliseconds(deadline), call.sink)
+            during(self.origin, "`flush`", || (self.table.flush)(self.raw, milliseconds(deadline), call.sink))
         });
         CallReport::new(raw, &said, &[CallStatus::InvalidConfig])
     }
@@ -320,7 +330,9 @@ impl Instance {
     pub(crate) fn health(&self, deadline: Duration) -> Result<Health, CallReport> {
         let Some(extension) = self.health else { return Ok(Health::Unknown) };
         let (raw, said) = UnderWay::run(None, MAX_MESSAGE, |call| {
-            (extension.health)(self.raw, milliseconds(deadline), call.sink)
+            during(self.origin, "`health`", || {
+                (extension.health)(self.raw, milliseconds(deadline), call.sink)
+            })
         });
         match CallReport::new(raw, &said, &[CallStatus::InvalidConfig]) {
             CallReport { status: CallStatus::Ok, .. } => Ok(Health::Healthy),
@@ -335,22 +347,27 @@ impl Instance {
     /// `None` when the plugin has no metrics in this format.
     pub(crate) fn scrape(&self, format: u32) -> Result<Option<Vec<u8>>, CallReport> {
         let Some(extension) = self.scrape else { return Ok(None) };
-        let (raw, said) =
-            UnderWay::run(None, MAX_SCRAPE, |call| (extension.scrape)(self.raw, format, call.sink));
+        let (raw, said) = UnderWay::run(None, MAX_SCRAPE, |call| {
+            during(self.origin, "`scrape`", || (extension.scrape)(self.raw, format, call.sink))
+        });
         match CallReport::new(raw, &said, &[CallStatus::InvalidConfig]) {
             CallReport { status: CallStatus::Unsupported, .. } => Ok(None),
             CallReport { status: CallStatus::Ok, .. } if said.cut => {
                 let message = format!("its metrics are larger than {MAX_SCRAPE} bytes");
                 Err(CallReport { status: CallStatus::Fault, message })
             }
-            CallReport { status: CallStatus::Ok, .. } => Ok(Some(said.text)),
+            CallReport { status: CallStatus::Ok, .. } => {
+                Ok(Some(mask::known().bytes(&said.text).into_owned()))
+            }
             report => Err(report),
         }
     }
 
     /// Ends the instance. No other call is under way.
     pub(crate) fn destroy(self) -> CallReport {
-        let (raw, said) = UnderWay::run(None, MAX_MESSAGE, |call| (self.table.destroy)(self.raw, call.sink));
+        let (raw, said) = UnderWay::run(None, MAX_MESSAGE, |call| {
+            during(self.origin, "`destroy`", || (self.table.destroy)(self.raw, call.sink))
+        });
         self.host.finish();
         CallReport::new(raw, &said, &[CallStatus::InvalidConfig])
     }

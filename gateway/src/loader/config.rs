@@ -13,6 +13,8 @@ pub struct Config {
     /// all are absent: the folder of the executable.
     #[schemars(example = &"plugins")]
     pub directory: Option<PathBuf>,
-    /// Load files that others may write to. Anyone who can write such a file runs code in the gateway.
+    /// Load files that others may write to, or put another one in the place of: through a folder on the way that is
+    /// writable for group or others and not sticky, or a folder or symbolic link of another owner. Whoever can do that
+    /// runs code in the gateway.
     pub allow_insecure: bool,
 }

@@ -139,12 +139,19 @@ pub enum ElfError {
         /// The host's.
         found: String,
     },
-    /// Looks for libraries beside itself, and it is loaded from memory.
+    /// Brings a search path for libraries: nobody looks at what lies there, and `$ORIGIN` means nothing in memory.
     #[error(
-        "its RUNPATH `{0}` is relative to the file, but a plugin is loaded from memory; link what it needs into it, \
-         or install the libraries where the system finds them"
+        "its RUNPATH `{0}` names folders of its own for the libraries it needs, which neither `sha256` nor the checks of \
+         the file cover; link what it needs into it, or install the libraries where the system finds them, and take the \
+         path out (`patchelf --remove-rpath`)"
     )]
     RunPath(String),
+    /// Names a library by its path.
+    #[error(
+        "it needs the library `{0}` by its path, which neither `sha256` nor the checks of the file cover; link it into \
+         the plugin, or install it where the system finds it by its name"
+    )]
+    NeedsPath(String),
     /// Wants more thread-local storage at a fixed place than there is.
     #[error(
         "it needs {size} bytes of static thread-local storage, a plugin can have {limit}; leave out the allocator \
@@ -210,13 +217,27 @@ fn check_glibc(image: &Image<'_>, host: Option<GlibcVersion>) -> Result<(), ElfE
     }
 }
 
+/// What else the loader would open because of it is found by name in the folders of the system: those that its
+/// administrator answers for.
 fn check_run_path(image: &Image<'_>) -> Result<(), ElfError> {
+    let shown = |text: &str| text.escape_debug().take(200).collect();
     for tag in [elf::DT_RPATH, elf::DT_RUNPATH] {
         let Some(offset) = image.dynamic(tag) else { continue };
         let path =
             image.text(offset).ok_or(ElfError::Damaged("its RUNPATH lies outside of the string table"))?;
-        if path.contains("$ORIGIN") || path.contains("${ORIGIN}") {
-            return Err(ElfError::RunPath(path.escape_debug().take(200).collect()));
+        if !path.is_empty() {
+            return Err(ElfError::RunPath(shown(path)));
+        }
+    }
+    for tag in [elf::DT_NEEDED, elf::DT_AUXILIARY, elf::DT_FILTER, elf::DT_AUDIT, elf::DT_DEPAUDIT] {
+        for offset in image.all_dynamic(tag) {
+            let name = image.text(offset).ok_or(ElfError::Damaged(
+                "the name of a library that it needs lies outside of the string table",
+            ))?;
+            // The loader expands `$ORIGIN` and its like in these names too.
+            if name.contains(['/', '$']) {
+                return Err(ElfError::NeedsPath(shown(name)));
+            }
         }
     }
     Ok(())

@@ -41,6 +41,40 @@ pub enum LoadError {
         /// The file's owner.
         found: u32,
     },
+    /// Somebody else's folder on the way to it, or a link that somebody else has made.
+    #[error(
+        "{}: {what} {} belongs to user {found}, not to root or to user {expected} that the gateway runs as, so its owner \
+         can put another file there; move the plugin elsewhere, or allow it with `--allow-insecure-plugins`",
+        .path.display(),
+        .place.display()
+    )]
+    PlaceOwner {
+        /// The file.
+        path: PathBuf,
+        /// `the folder` or `the symbolic link`.
+        what: &'static str,
+        /// Where it is.
+        place: PathBuf,
+        /// The gateway's user.
+        expected: u32,
+        /// Its owner.
+        found: u32,
+    },
+    /// A folder on the way to it in which others can rename files.
+    #[error(
+        "{}: others can write to the folder {} (mode {mode:04o}) and put another file there; `chmod go-w` it, move the \
+         plugin elsewhere, or allow it with `--allow-insecure-plugins`",
+        .path.display(),
+        .place.display()
+    )]
+    OpenFolder {
+        /// The file.
+        path: PathBuf,
+        /// The folder.
+        place: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Somebody else could change it.
     #[error(
         "{}: others can write to it (mode {mode:04o}); `chmod go-w` it, or allow it with `--allow-insecure-plugins`",
@@ -151,6 +185,23 @@ pub enum LoadError {
         /// What the system said.
         source: io::Error,
     },
+    /// The process in which it was tried did not survive it.
+    #[error(
+        "{}: tried in a process of its own, it was the end of that: the process {end} while {stage}{}; build or copy \
+         the plugin again, or tell its author",
+        .path.display(),
+        LastLine(words)
+    )]
+    Trial {
+        /// The file.
+        path: PathBuf,
+        /// Where it was.
+        stage: Stage,
+        /// How the process ended.
+        end: String,
+        /// The last that it wrote to its standard error.
+        words: String,
+    },
     /// The dynamic loader refused.
     #[error("{}: the system's loader refused it: {message}", .path.display())]
     Dlopen {
@@ -243,7 +294,7 @@ pub enum LoadError {
         message: String,
     },
     /// It never came back.
-    #[error("{}: {}", .path.display(), Overdue(*stage, *after, held_by.as_ref()))]
+    #[error("{}: {}", .path.display(), Overdue(*stage, *after, *on_trial, held_by.as_ref()))]
     TimedOut {
         /// The file.
         path: PathBuf,
@@ -251,6 +302,8 @@ pub enum LoadError {
         stage: Stage,
         /// How long it was given.
         after: Duration,
+        /// It was tried in a process of its own, and only that had to be ended.
+        on_trial: bool,
         /// The file whose constructor keeps the system's loader to itself.
         held_by: Option<PathBuf>,
     },
@@ -273,14 +326,14 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether a constructor that never returned keeps the system's loader locked.
+    /// Whether a constructor that never returned keeps the system's loader locked: one that returned when it was tried.
     ///
     /// Such a process is past saving, whatever `required` says: no library can be loaded any more (not even by the C
     /// library's name service), new threads block where they first need a destructor for a thread-local, and even
     /// `exit` blocks, in the destructors. Say what happened, then [`exit_at_once`](super::exit_at_once).
     #[must_use]
     pub fn holds_the_loader(&self) -> bool {
-        matches!(self, Self::TimedOut { stage: Stage::Open, .. })
+        matches!(self, Self::TimedOut { stage: Stage::Open, on_trial: false, .. })
     }
 }
 
@@ -300,6 +353,8 @@ pub enum Stage {
     Settings,
     /// In `create`.
     Create,
+    /// At the process's end, where its destructors run. Only tried.
+    End,
 }
 
 impl fmt::Display for Stage {
@@ -311,6 +366,7 @@ impl fmt::Display for Stage {
             Self::Describe => "reading its descriptor",
             Self::Settings => "checking its settings",
             Self::Create => "creating its instance",
+            Self::End => "running its destructors",
         })
     }
 }
@@ -332,12 +388,21 @@ impl fmt::Display for OtherAbi<'_> {
     }
 }
 
+/// What a process wrote last, in brackets.
+struct LastLine<'a>(&'a str);
+
+impl fmt::Display for LastLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, " (it wrote: {})", self.0) }
+    }
+}
+
 /// The sentence for a plugin that never came back.
-struct Overdue<'a>(Stage, Duration, Option<&'a PathBuf>);
+struct Overdue<'a>(Stage, Duration, bool, Option<&'a PathBuf>);
 
 impl fmt::Display for Overdue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(stage, after, held_by) = self;
+        let Self(stage, after, on_trial, held_by) = self;
         if let Some(other) = held_by {
             return write!(
                 f,
@@ -353,7 +418,9 @@ impl fmt::Display for Overdue<'_> {
             other => write!(f, "{other} took longer than {after:?}")?,
         }
         f.write_str(match stage {
-            Stage::Open => "; nothing can be loaded beside it: take the plugin out, and tell its author",
+            Stage::Open if !on_trial => {
+                "; nothing can be loaded beside it: take the plugin out, and tell its author"
+            }
             Stage::Create => {
                 "; a plugin must not wait for its backend there, tell its author, or raise `create_timeout`"
             }
@@ -387,6 +454,7 @@ mod tests {
             path: "/p/x.so".into(),
             stage,
             after: Duration::from_secs(30),
+            on_trial: false,
             held_by,
         };
         let own = error(Stage::Open, None);
@@ -395,5 +463,21 @@ mod tests {
         assert!(!error(Stage::Create, None).holds_the_loader());
         let waiting = error(Stage::Open, Some("/p/other.so".into()));
         assert!(text(&waiting).contains("/p/other.so never returned"), "{waiting}");
+    }
+
+    #[test]
+    fn what_does_not_survive_its_trial_is_told_with_its_last_words() {
+        let error = |words: &str| LoadError::Trial {
+            path: "/p/x.so".into(),
+            stage: Stage::Open,
+            end: "was ended by SIGSEGV".to_owned(),
+            words: words.to_owned(),
+        };
+        assert_eq!(
+            text(&error("")),
+            "/p/x.so: tried in a process of its own, it was the end of that: the process was ended by SIGSEGV while \
+             opening the library; build or copy the plugin again, or tell its author"
+        );
+        assert!(text(&error("no!")).contains("opening the library (it wrote: no!); "));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::error::LoadError;
+use super::{error::LoadError, folder, patience::patiently};
 use crate::hex::hex;
 
 /// No plugin is larger, with all its debug information.
@@ -24,7 +24,7 @@ pub struct FileRequest {
     pub path: PathBuf,
     /// SHA-256 that it must have, in hexadecimal.
     pub sha256: Option<String>,
-    /// Whether a file that somebody else owns or may write to is loaded all the same.
+    /// Whether a file that somebody else owns, may write to or can put another one in the place of is loaded all the same.
     pub allow_insecure: bool,
 }
 
@@ -46,8 +46,10 @@ pub(crate) struct PluginFile {
 pub(crate) fn read(request: &FileRequest) -> Result<PluginFile, LoadError> {
     let path = &request.path;
     let pin = request.sha256.as_deref().map(|pin| parse_pin(path, pin)).transpose()?;
-    let file = open(path).map_err(|source| LoadError::Open { path: path.clone(), source })?;
-    let size = check(&file, request)?;
+    let unopened = |source| LoadError::Open { path: path.clone(), source };
+    let (real, insecure_way) = folder::follow(path).map_err(unopened)?;
+    let file = open(&real).map_err(unopened)?;
+    let size = check(&file, request, insecure_way)?;
     let bytes = read_whole(&file, path, size)?;
     let sha256 = hex(&Sha256::digest(&bytes));
     match pin {
@@ -58,17 +60,17 @@ pub(crate) fn read(request: &FileRequest) -> Result<PluginFile, LoadError> {
     }
 }
 
-/// Symbolic links are followed once, here. What is opened afterwards is none, even if somebody swaps it meanwhile.
-/// Opening never waits, as it would for a named pipe.
+/// Symbolic links were followed before. What is opened is none, even if somebody swaps it meanwhile. Opening never waits,
+/// as it would for a named pipe.
 fn open(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
     // `File` sets O_CLOEXEC by itself.
-    OpenOptions::new().read(true).custom_flags(flags).open(path.canonicalize()?)
+    patiently(|| OpenOptions::new().read(true).custom_flags(flags).open(path))
 }
 
-/// Looks at the open file, not at the path. Returns its size.
-fn check(file: &File, request: &FileRequest) -> Result<u64, LoadError> {
+/// Looks at the open file, not at the path. Returns its size. `insecure_way` is what is wrong with the way to it.
+fn check(file: &File, request: &FileRequest, insecure_way: Option<LoadError>) -> Result<u64, LoadError> {
     let path = || request.path.clone();
     let metadata = file.metadata().map_err(|source| LoadError::Read { path: path(), source })?;
     if !metadata.is_file() {
@@ -80,7 +82,7 @@ fn check(file: &File, request: &FileRequest) -> Result<u64, LoadError> {
     } else if metadata.mode() & 0o022 != 0 {
         Some(LoadError::Writable { path: path(), mode: metadata.mode() & 0o7777 })
     } else {
-        None
+        insecure_way
     };
     match insecure {
         Some(error) if !request.allow_insecure => return Err(error),

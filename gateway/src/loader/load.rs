@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use plugin_api::{Description, abi::ABI_VERSION};
@@ -21,7 +21,8 @@ use super::{
     elf::{self, Door, Elf, ElfError, HostPlatform, Note},
     error::{LoadError, Stage},
     file::{self, FileRequest, PluginFile},
-    memfile,
+    last_words::{self, Origin},
+    memfile, trial,
 };
 
 /// What is known of a plugin's file without running it.
@@ -77,11 +78,18 @@ pub(super) fn open(
     }
     let plugin = facts.note.as_ref().map_or_else(|| file_name(&request.path), |note| note.name.clone());
     progress.enter(Stage::Open);
-    let opened = memfile::open(&file.bytes, &format!("{name}:{}", file_name(&request.path)), &request.path)?;
+    let shown = format!("{name}:{}", file_name(&request.path));
+    let copy = memfile::copy(&file.bytes, &shown, &request.path)?;
     drop(file);
+    trial::run(&copy, &facts.sha256, &request.path, progress)?;
+    let (origin, inode) = (Origin::leak(name, &request.path), copy.inode());
+    progress.enter(Stage::Open);
+    let opened = last_words::during(origin, "a constructor", || memfile::open(copy, &shown, &request.path))?;
+    origin.locate(inode);
     progress.enter(Stage::Enter);
-    let table = door::enter(opened, &plugin, &request.path)?;
-    Ok((Library::new(table, request.path.clone()), facts))
+    let enter = || door::enter(opened, &plugin, &request.path);
+    let table = last_words::during(origin, "its entry function", enter)?;
+    Ok((Library::new(table, request.path.clone(), origin), facts))
 }
 
 /// Steps 1 to 3.
@@ -117,19 +125,50 @@ pub(super) fn thread_name(name: &str) -> String {
     name.replace('\0', "")
 }
 
-/// Which step a thread is at, for whoever waits for it.
-#[derive(Debug, Default)]
-pub(super) struct Progress(AtomicU8);
+/// Which step a thread is at, for whoever waits for it, and how long it may take.
+#[derive(Debug)]
+pub(super) struct Progress {
+    stage: AtomicU8,
+    /// The step is taken in another process.
+    on_trial: AtomicBool,
+    begun: Instant,
+    timeout: Duration,
+}
 
 impl Progress {
-    pub(super) fn enter(&self, stage: Stage) {
-        self.0.store(stage as u8, Ordering::Relaxed);
+    fn new(timeout: Duration) -> Self {
+        let (stage, on_trial) = (AtomicU8::new(Stage::Read as u8), AtomicBool::new(false));
+        Self { stage, on_trial, begun: Instant::now(), timeout }
     }
 
-    fn stage(&self) -> Stage {
-        const STAGES: [Stage; 6] =
-            [Stage::Read, Stage::Open, Stage::Enter, Stage::Describe, Stage::Settings, Stage::Create];
-        STAGES[usize::from(self.0.load(Ordering::Relaxed)).min(STAGES.len() - 1)]
+    pub(super) fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn begin_trial(&self) {
+        self.on_trial.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_trial(&self) {
+        self.on_trial.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        use Stage::{Create, Describe, End, Enter, Open, Read, Settings};
+        const STAGES: [Stage; 7] = [Read, Open, Enter, Describe, Settings, Create, End];
+        STAGES[usize::from(self.stage.load(Ordering::Relaxed)).min(STAGES.len() - 1)]
+    }
+
+    /// Whether the time is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.begun.elapsed() >= self.timeout
+    }
+
+    /// What is said then.
+    pub(super) fn timed_out(&self, path: PathBuf) -> LoadError {
+        let held_by = memfile::opening().filter(|other| *other != path);
+        let on_trial = self.on_trial.load(Ordering::Relaxed);
+        LoadError::TimedOut { path, stage: self.stage(), after: self.timeout, on_trial, held_by }
     }
 }
 
@@ -144,7 +183,7 @@ pub(super) async fn on_thread<T: Send + 'static, Next: FnOnce()>(
     timeout: Duration,
     work: impl FnOnce(&Progress) -> Result<(T, Next), LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(Progress::new(timeout));
     let (sender, receiver) = oneshot::channel();
     let body = {
         let (progress, path) = (Arc::clone(&progress), path.clone());
@@ -172,10 +211,7 @@ pub(super) async fn on_thread<T: Send + 'static, Next: FnOnce()>(
     match tokio::time::timeout(timeout, receiver).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(LoadError::Internal { path, stage: progress.stage() }),
-        Err(_) => {
-            let held_by = memfile::opening().filter(|other| *other != path);
-            Err(LoadError::TimedOut { path, stage: progress.stage(), after: timeout, held_by })
-        }
+        Err(_) => Err(progress.timed_out(path)),
     }
 }
 

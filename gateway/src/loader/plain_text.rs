@@ -1,7 +1,22 @@
 //! Text from a plugin, made fit for a log line, an error and a terminal.
 
-/// `bytes` as text of at most `limit` bytes, without control characters. What is cut off ends in `…`.
+use std::borrow::Cow;
+
+use crate::mask;
+
+/// `bytes` as text of at most `limit` bytes, without control characters and known credentials. What is cut off ends in
+/// `…`.
 pub(super) fn plain_text(bytes: &[u8], limit: usize) -> String {
+    let mask = mask::known();
+    let text = cleaned(&mask.bytes(bytes), limit);
+    // What the plugin itself has cut, or is cut here.
+    match mask.excerpt(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(masked) => masked,
+    }
+}
+
+fn cleaned(bytes: &[u8], limit: usize) -> String {
     let kept = &bytes[..bytes.len().min(limit)];
     let mut text = String::with_capacity(kept.len());
     for chunk in kept.utf8_chunks() {

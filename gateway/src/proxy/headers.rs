@@ -5,7 +5,10 @@ use http::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use crate::recorder::{self, Identity, MAX_ID_BYTES};
+use crate::{
+    recorder::{self, Identity, MAX_ID_BYTES},
+    settings::Secret,
+};
 
 pub(super) const X_PROVIDER: HeaderName = HeaderName::from_static("x-provider");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -72,6 +75,15 @@ pub(super) fn take_text(headers: &mut HeaderMap, name: &HeaderName) -> Option<St
     let text = String::from_utf8_lossy(value.as_bytes());
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// What the client proves itself with, one header a line, for the record's mask.
+pub(super) fn credential(headers: &HeaderMap) -> Option<Secret> {
+    let sent = [header::AUTHORIZATION].iter().chain(&KEYS).filter_map(|name| headers.get(name));
+    let text = sent.filter_map(|value| value.to_str().ok()).fold(String::new(), |text, value| {
+        if text.is_empty() { value.to_owned() } else { text + "\n" + value }
+    });
+    (!text.is_empty()).then(|| Secret::new(text))
 }
 
 /// The client's own credentials go first; the configured ones fill in. Two kinds of them at once are never sent: which

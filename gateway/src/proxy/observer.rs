@@ -21,6 +21,7 @@ use crate::{
     recorder::{
         self, Exchange, Identity, Intake, MAX_ID_BYTES, MAX_PATH_BYTES, Times, Trace, dialect::Dialect,
     },
+    settings::Secret,
 };
 
 /// The request's copy, shared with the body that streams to the provider.
@@ -48,6 +49,7 @@ pub(super) struct RequestObserver {
     provider_status_code: Option<u16>,
     provider_request_id: Option<String>,
     error: Option<&'static str>,
+    credential: Option<Secret>,
     intake: Intake,
 }
 
@@ -58,6 +60,7 @@ impl RequestObserver {
         let (started, wall) = (Instant::now(), clock::now());
         let trace = trace::join(request.headers_mut());
         let identity = headers::take_identity(request.headers_mut());
+        let credential = headers::credential(request.headers());
         let mut copy = Capture::new(capture);
         copy.describe(request.headers());
         Self {
@@ -79,6 +82,7 @@ impl RequestObserver {
             provider_status_code: None,
             provider_request_id: None,
             error: None,
+            credential,
             intake: intake.clone(),
         }
     }
@@ -158,6 +162,7 @@ impl Drop for RequestObserver {
             provider_request_id: self.provider_request_id.take(),
             end: self.end.clone(),
             error: self.error,
+            credential: self.credential.take(),
         };
         self.intake.hand_over(exchange);
     }

@@ -11,6 +11,11 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
+use crate::regular_file;
+
+/// The largest file of certificates that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -61,7 +66,8 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>,
 }
 
 fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
-    let pem = std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    let pem = regular_file::read(path, MAX_FILE_BYTES)
+        .map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     let before = roots.len();
     for certificate in CertificateDer::pem_slice_iter(&pem).flatten() {
         roots.add(certificate).map_err(|source| TlsError::Certificate { path: path.to_owned(), source })?;

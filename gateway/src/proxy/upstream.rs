@@ -12,7 +12,7 @@ use super::{
 use crate::{
     providers::{self, MovedPath},
     recorder::dialect::Dialect,
-    settings::Secret,
+    settings::{Secret, address::shown_url},
 };
 
 /// What is known of a provider before any connection: the same for all workers.
@@ -39,7 +39,7 @@ pub enum TargetError {
     BaseUrl {
         /// The provider.
         name: String,
-        /// What was given.
+        /// What was given, without login and query.
         url: String,
     },
     /// The operator's: an API key that cannot stand in a header.
@@ -85,7 +85,7 @@ fn target(
     let base_url = entry.base_url.clone().or_else(|| known.map(|known| known.base_url.to_owned()));
     let base_url = base_url.unwrap_or_default();
     let Some((scheme, authority)) = origin(&base_url) else {
-        return Err(TargetError::BaseUrl { name: name_of(), url: base_url });
+        return Err(TargetError::BaseUrl { name: name_of(), url: shown_url(&base_url).into_owned() });
     };
     let tls = match (&entry.ca_file, system) {
         (None, Ok(system)) => Ok(system.clone()),

@@ -11,6 +11,7 @@ use plugin_api::EndReason;
 use uuid::Uuid;
 
 use super::{dialect::Dialect, marked_bytes::MarkedBytes};
+use crate::settings::Secret;
 
 /// Ids, whoever names them (headers, bodies, the provider), are cut at this length.
 pub const MAX_ID_BYTES: usize = 1024;
@@ -53,6 +54,8 @@ pub struct Exchange {
     pub end: EndReason,
     /// Stable code of the gateway's own error, when it made one.
     pub error: Option<&'static str>,
+    /// What the client proved itself with, one header a line. It is in no record: it is what is taken out of this one.
+    pub credential: Option<Secret>,
 }
 
 /// Values of the telemetry headers; empty ones count as absent.
@@ -189,7 +192,8 @@ impl Exchange {
             &response.content_type,
             &response.content_encoding,
         ];
-        let texts = texts.into_iter().flatten().map(String::capacity).sum::<usize>();
+        let texts = texts.into_iter().flatten().map(String::capacity).sum::<usize>()
+            + self.credential.as_ref().map_or(0, |credential| credential.expose().len());
         (size_of::<Self>() + texts + self.path.capacity() + self.method.as_str().len()) as u64
     }
 }

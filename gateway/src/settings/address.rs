@@ -27,8 +27,34 @@ pub(crate) fn is_http_base_url(text: &str) -> bool {
     let scheme_fits = matches!(uri.scheme_str(), Some("http" | "https"));
     // `http::Uri` drops a fragment without a word.
     let plain = uri.query().is_none() && !text.contains('#');
-    let authority_fits = uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'));
+    let authority_fits = uri.authority().is_some_and(|authority| {
+        !authority.host().is_empty() && !authority.as_str().contains('@') && has_fit_port(authority)
+    });
     scheme_fits && plain && authority_fits
+}
+
+/// Whether the port, where there is one, can be connected to. `http::Uri` takes any number for one.
+fn has_fit_port(authority: &http::uri::Authority) -> bool {
+    let host = authority.host();
+    let port = authority.as_str().rsplit_once(host).map(|(_, port)| port).unwrap_or_default();
+    port.is_empty() || authority.port_u16().is_some_and(|port| port > 0)
+}
+
+/// A text that may be a URL, or was meant for one, as it may stand in a message: without login, query and fragment.
+pub(crate) fn shown_url(text: &str) -> Cow<'_, str> {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let (is_url, colon) = (!scheme.is_empty(), if scheme.is_empty() { "" } else { "://" });
+    // A password may hold any character, so it ends where the last `@` is.
+    let place = match rest.rsplit_once('@') {
+        Some((login, place)) if is_url || login.contains(':') => (place, "***@"),
+        _ => (rest, ""),
+    };
+    let hidden = place.0.find(['?', '#']).filter(|at| is_url || place.0[*at..].contains('='));
+    match (place, hidden) {
+        ((_, ""), None) => Cow::Borrowed(text),
+        ((place, login), None) => Cow::Owned(format!("{scheme}{colon}{login}{place}")),
+        ((place, login), Some(at)) => Cow::Owned(format!("{scheme}{colon}{login}{}?***", &place[..at])),
+    }
 }
 
 /// For `#[serde(with = "ListenAddress")]` on a [`SocketAddr`]: `"127.0.0.1:3000"`.
@@ -86,8 +112,32 @@ mod tests {
             ("https://host/?a=b", false),
             ("https://host/#x", false),
             ("https://", false),
+            ("http://h:65535", true),
+            ("http://h:65536", false),
+            ("http://h:99999/v1", false),
+            ("http://h:0", false),
+            ("http://h:", false),
+            ("http://[::1]:99999", false),
         ] {
             assert_eq!(is_http_base_url(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_url_in_a_message_has_neither_login_nor_query() {
+        for (text, expected) in [
+            ("https://user:secret@host/path?key=secret#secret", "https://***@host/path?***"),
+            ("https://user:s?/e@cret@host", "https://***@host"),
+            ("https://host/?key=secret", "https://host/?***"),
+            ("https://host#secret", "https://host?***"),
+            ("ftp://secret@host", "ftp://***@host"),
+            ("user:secret@host", "***@host"),
+            ("host/v1?key=secret", "host/v1?***"),
+            ("me@example.org", "me@example.org"),
+            ("http://h:99999", "http://h:99999"),
+            ("no URL at all?", "no URL at all?"),
+        ] {
+            assert_eq!(shown_url(text), expected, "{text}");
         }
     }
 }

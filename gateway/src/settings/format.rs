@@ -38,7 +38,7 @@ pub(crate) static FORMATS: [Format; 4] = [
     },
     Format {
         name: address::HTTP_URL,
-        expected: "a base URL such as \"https://host/path\", without user, query or fragment",
+        expected: "a base URL such as \"https://host/path\", without user, query or fragment, its port at most 65535",
         read: |text| address::is_http_base_url(text).then_some(0),
         unit: None,
     },

@@ -5,13 +5,14 @@
 //! - `problem`: what is wrong, where, and the cure; `pointer`, `places`: where a value stands
 //! - `schema_check`: a value against a JSON Schema, with the formats of `format`, in the sentences of `sentence` with
 //!   `suggest`; `schema_walk`: what a schema says of one value; `without_null`: schemas for TOML; `coerce`: text from the environment as a value of the schema's type
-//! - `plugin`: a plugin's own settings, `[plugin.config]`
+//! - `plugin`: a plugin's own settings, `[plugin.config]`; `credentials`: those of them that are secret
 //!
 //! Nothing here shows a secret: not in `Debug`, not in a problem. Values that came from the environment are not
 //! shown either.
 
 pub(crate) mod address;
 pub(crate) mod coerce;
+pub(crate) mod credentials;
 pub(crate) mod document;
 mod format;
 mod interpolate;

@@ -4,6 +4,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
+use super::address;
 use super::format::{self, Format};
 use super::problem::{Mistake, SchemaProblem};
 use super::schema_walk as walk;
@@ -268,19 +269,11 @@ fn unit_cure(format: &Format, value: &Value) -> Option<String> {
 fn show(value: &Value) -> String {
     match value {
         Value::String(text) if text.chars().count() > SHOWN_CHARS => {
-            format!("{:?}…", without_password(text).chars().take(SHOWN_CHARS).collect::<String>())
+            format!("{:?}…", address::shown_url(text).chars().take(SHOWN_CHARS).collect::<String>())
         }
-        Value::String(text) => format!("{:?}", without_password(text)),
+        Value::String(text) => format!("{:?}", address::shown_url(text)),
         Value::Number(_) | Value::Bool(_) => value.to_string(),
         _ => kind_of(value).to_owned(),
-    }
-}
-
-/// A URL often carries user and password: `postgres://user:password@host`.
-fn without_password(text: &str) -> String {
-    match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
-        Some((scheme, rest)) => format!("{scheme}://***@{rest}"),
-        None => text.to_owned(),
     }
 }
 

@@ -19,6 +19,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use crate::settings::read_file;
+
 /// How the backend is trusted, and how this side proves who it is. The system's certificates are always trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -74,8 +76,9 @@ impl Tls {
             (None, None) => Ok(builder.with_no_client_auth()),
             (Some(chain), Some(key)) => {
                 let chain = certificates("tls.client_cert_file", chain)?;
-                let key = PrivateKeyDer::from_pem_file(key)
-                    .map_err(|error| bad_file("tls.client_key_file", key, &error))?;
+                let key_bad = |error: &dyn std::fmt::Display| bad_file("tls.client_key_file", key, error);
+                let pem = read_file(key).map_err(|error| key_bad(&error))?;
+                let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| key_bad(&error))?;
                 builder.with_client_auth_cert(chain, key).map_err(|error| {
                     InitError::invalid_config(format!(
                         "tls.client_cert_file and tls.client_key_file: {error}"
@@ -113,9 +116,9 @@ fn system_certificates() -> Vec<CertificateDer<'static>> {
 }
 
 fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, InitError> {
-    let read = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| bad_file(key, file, &error))?;
+    let pem = read_file(file).map_err(|error| bad_file(key, file, &error))?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let read = read.map_err(|error| bad_file(key, file, &error))?;
     if read.is_empty() {
         return Err(bad_file(key, file, &"it holds no certificate"));
     }

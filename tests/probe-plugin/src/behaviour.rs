@@ -37,6 +37,11 @@ pub(crate) enum Behaviour {
     Log(u32),
     Read(u32),
     Abort,
+    Exit(i32),
+    ExitAtOnce(i32),
+    Crash,
+    CrashAside,
+    Say(String),
 }
 
 impl FromStr for Behaviour {
@@ -71,6 +76,11 @@ impl FromStr for Behaviour {
             "read" => Self::Read(number(needed()?)?),
             "log" => Self::Log(number(needed()?)?),
             "abort" => Self::Abort,
+            "exit" => Self::Exit(number(needed()?)?),
+            "exit_at_once" => Self::ExitAtOnce(number(needed()?)?),
+            "crash" => Self::Crash,
+            "crash_aside" => Self::CrashAside,
+            "say" => Self::Say(needed()?.to_owned()),
             other => return Err(format!("`{other}` is nothing the probe knows")),
         })
     }
@@ -90,6 +100,15 @@ impl Behaviour {
             Self::Panic => panic!("told to panic"),
             Self::PanicPayload => panic_with_a_bomb("told to panic twice"),
             Self::Abort => std::process::abort(),
+            Self::Exit(code) => std::process::exit(*code),
+            Self::ExitAtOnce(code) => exit_at_once(*code),
+            Self::Crash => crash(),
+            Self::CrashAside => drop(thread::spawn(crash).join()),
+            Self::Say(text) => {
+                tracing::warn!("it was told to say {text}");
+                batch.reject(0, &format!("told to say {text}"));
+                return (Delivered::None, Err(ExportError::retry(format!("told to say {text}"))));
+            }
             Self::TooLarge { over } if batch.len() > *over => {
                 return (
                     Delivered::None,
@@ -144,6 +163,24 @@ impl Behaviour {
             }
         }
         (Delivered::Some(delivered), Err(ExportError::per_record()))
+    }
+}
+
+/// Ends the process without any of its destructors.
+fn exit_at_once(code: i32) -> ! {
+    #[allow(unsafe_code, reason = "the standard library has no such call, and plugins in C do")]
+    unsafe extern "C" {
+        safe fn _exit(code: std::ffi::c_int) -> !;
+    }
+    _exit(code)
+}
+
+/// Writes where nothing is.
+fn crash() {
+    #[allow(unsafe_code, reason = "what a bug in unsafe code does")]
+    // SAFETY: there is none: this is meant to end the process.
+    unsafe {
+        std::hint::black_box(16 as *mut u8).write_volatile(1);
     }
 }
 

@@ -47,12 +47,15 @@ pub struct Config {
     /// `slow:DURATION` (awaits, then ok; the deadline cuts it off); `lie_index` (a verdict for a record that is not
     /// there, then ok); `per_record_missing` (says "per record" and judges only the first); `reject_each`, `reject_half`,
     /// `retry_half` (every second record, beginning with the second; the others are delivered); `thirds` (delivered,
-    /// retry, rejected, by index modulo 3); `log:N` (N log lines, then ok); `abort` (the whole process goes).
+    /// retry, rejected, by index modulo 3); `log:N` (N log lines, then ok); `abort`, `exit:CODE`, `exit_at_once:CODE` (`_exit`), `crash`, `crash_aside` (in a
+    /// thread of its own): the whole process goes; `say:TEXT` (in a log line, a verdict and an error).
     script: Vec<String>,
     /// A file that overrides `script` while it exists and is not empty.
     control: Option<PathBuf>,
-    /// What `init` does: `ok`, `fail`, `invalid`, `panic`, `hang`.
+    /// What `init` does: `ok`, `fail`, `invalid`, `panic`, `hang`, `exit`.
     init: Option<String>,
+    /// What nobody is to see; the `init` that fails says it.
+    secret: Option<Hidden>,
     /// What `shutdown` does: `ok`, `fail`, `panic`, `hang`.
     shutdown: Option<String>,
     /// What `scrape` does: `ok`, `none`, `garbage`, `panic`, `hang`.
@@ -62,6 +65,12 @@ pub struct Config {
     /// A file to which every delivered record is appended, as a line of JSON.
     out: Option<PathBuf>,
 }
+
+/// A text that its schema marks as secret.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("x-secret" = true))]
+pub struct Hidden(String);
 
 /// The exporter.
 pub struct Probe {
@@ -106,7 +115,12 @@ impl TelemetryExporter for Probe {
         let config = config.0;
         match config.init.as_deref().unwrap_or("ok") {
             "ok" => {}
-            "fail" => return Err(InitError::failed("told to fail")),
+            "fail" => {
+                let secret =
+                    config.secret.map(|secret| format!(", and to say {}", secret.0)).unwrap_or_default();
+                return Err(InitError::failed(format!("told to fail{secret}")));
+            }
+            "exit" => std::process::exit(0),
             "invalid" => return Err(InitError::invalid_config("init: told to be invalid")),
             "panic" => panic!("told to panic in init"),
             "hang" => hang(),

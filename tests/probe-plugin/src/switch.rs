@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use crate::behaviour::hang;
 
-/// `none`, `describe-panics`, `describe-hangs`, `constructor-hangs` or `constructor-exits`.
+/// `none`, `describe-panics`, `describe-hangs`, `describe-aborts`, `constructor-hangs`, `constructor-exits` or
+/// `constructor-exits-well`.
 static SWITCH: [u8; 37] = *b"PROBE-SWITCH=none                    ";
 
 fn position() -> Cow<'static, str> {
@@ -34,6 +35,7 @@ impl<C: JsonSchema> JsonSchema for Guarded<C> {
         match &*position() {
             "describe-panics" => panic!("told to panic in describe"),
             "describe-hangs" => hang(),
+            "describe-aborts" => std::process::abort(),
             _ => C::json_schema(generator),
         }
     }
@@ -43,6 +45,7 @@ extern "C" fn constructor() {
     match &*position() {
         "constructor-hangs" => hang(),
         "constructor-exits" => std::process::exit(3),
+        "constructor-exits-well" => std::process::exit(0),
         _ => {}
     }
 }

@@ -57,7 +57,7 @@ pub(in crate::loader) fn table() -> ExporterV1 {
 }
 
 fn library(table: ExporterV1) -> Library {
-    Library::new(table, "/p/x.so".into())
+    Library::new(table, "/p/x.so".into(), Origin::leak("x", "/p/x.so".as_ref()))
 }
 
 fn instance(table: ExporterV1) -> Instance {

@@ -119,6 +119,12 @@ impl<'a> Image<'a> {
         Some(entry.d_val.get(ENDIAN))
     }
 
+    /// The values of all dynamic entries `tag`.
+    pub(super) fn all_dynamic(&self, tag: elf::DynamicTag) -> impl Iterator<Item = u64> {
+        let entries = self.dynamic.iter().filter(move |entry| entry.d_tag.get(ENDIAN) == tag);
+        entries.map(|entry| entry.d_val.get(ENDIAN))
+    }
+
     /// A string of the dynamic string table.
     pub(super) fn text(&self, offset: u64) -> Option<&'a str> {
         let table = self.at(self.dynamic(elf::DT_STRTAB)?, self.dynamic(elf::DT_STRSZ)?)?;

@@ -60,7 +60,7 @@ fn versions_of_glibc_are_compared_by_number() {
 }
 
 #[test]
-fn a_run_path_beside_the_file_is_refused_and_a_fixed_one_is_not() {
+fn a_search_path_of_its_own_and_a_library_by_its_path_are_refused() {
     // The name of the entry symbol ends where this text begins, so nothing that matters is overwritten.
     let name = b"__cxa_finalize";
     let strings = library().windows(name.len()).position(|window| window == name).unwrap();
@@ -70,11 +70,20 @@ fn a_run_path_beside_the_file_is_refused_and_a_fixed_one_is_not() {
     };
     // The string table lies in the first segment, where addresses are offsets.
     let offset = (strings - table) as u64;
-    let with_path =
-        |path: &[u8; 14]| with_dynamic(&replaced(library(), name, path), format::DT_RUNPATH, offset);
-    let error = check(&with_path(b"$ORIGIN/../lib"), &this()).unwrap_err();
-    assert_eq!(error, ElfError::RunPath("$ORIGIN/../lib".to_owned()));
-    assert!(check(&with_path(b"/opt/mylib/lib"), &this()).is_ok());
+    let with_text = |text: &[u8; 14], tag| with_dynamic(&replaced(library(), name, text), tag, offset);
+    for path in [b"$ORIGIN/../lib", b"/opt/mylib/lib", b"lib/of/the/cwd", b":/usr/lib/a/bc"] {
+        let shown = String::from_utf8(path.to_vec()).unwrap();
+        for tag in [format::DT_RUNPATH, format::DT_RPATH] {
+            assert_eq!(check(&with_text(path, tag), &this()).unwrap_err(), ElfError::RunPath(shown.clone()));
+        }
+        for tag in [format::DT_NEEDED, format::DT_AUDIT, format::DT_FILTER] {
+            assert_eq!(
+                check(&with_text(path, tag), &this()).unwrap_err(),
+                ElfError::NeedsPath(shown.clone())
+            );
+        }
+    }
+    assert!(check(&with_text(b"libsomething.9", format::DT_NEEDED), &this()).is_ok());
     let outside = with_dynamic(library(), format::DT_RUNPATH, u64::MAX);
     assert!(matches!(check(&outside, &this()), Err(ElfError::Damaged(_))));
 }

@@ -4,27 +4,13 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File, FileType, OpenOptions},
-    io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Component, Path, PathBuf},
 };
 
-use rustix::fs::OFlags;
-
-/// Opens a regular file, and waits for nobody.
-///
-/// # Errors
-/// The system's, and `InvalidInput` for what is no regular file.
-pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    // Before it is opened: with some devices that alone does something.
-    if let Ok(found) = fs::metadata(path) {
-        regular(found.file_type())?;
-    }
-    let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    regular(file.metadata()?.file_type())?;
-    Ok(file)
-}
+pub(crate) use crate::regular_file::open;
+use crate::regular_file::regular;
 
 /// Whether there is a regular file, or could be one.
 ///
@@ -69,20 +55,12 @@ pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
     }
 }
 
-fn regular(kind: FileType) -> io::Result<()> {
-    let what = match kind {
-        kind if kind.is_file() => return Ok(()),
-        kind if kind.is_dir() => "a folder",
-        kind if kind.is_fifo() => "a FIFO",
-        kind if kind.is_socket() => "a socket",
-        _ => "a device",
-    };
-    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what} and no regular file")))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::os::unix::{fs::symlink, net::UnixListener};
+    use std::{
+        fs::File,
+        os::unix::{fs::symlink, net::UnixListener},
+    };
 
     use rustix::fs::{CWD, FileType as Kind, Mode, mknodat};
 

@@ -7,10 +7,11 @@ use exporter_pipeline::Shed;
 use plugin_api::{BodyDescription, RequestMetrics, UsageSource};
 use tokio::time::Instant;
 
-use super::{Answered, Draft, Settings};
+use super::{Answered, Draft, Settings, masked};
 use crate::{
     hex::hex,
     recorder::{body::Body, exchange::Exchange, record::Record},
+    settings::Secret,
 };
 
 impl Draft {
@@ -21,10 +22,12 @@ impl Draft {
         let mut metrics = Vec::with_capacity(1280);
         // Strings, numbers and lists of them always serialize, and memory can always be written to.
         let _ = serde_json::to_writer(&mut metrics, &self.metrics(settings));
-        let Exchange { id, started, .. } = self.exchange;
+        let Exchange { id, started, credential, .. } = self.exchange;
         let before_streamed_data = self.before_streamed_data;
-        let finished = Instant::now();
-        Record { id, started, finished, metrics: metrics.into(), request, response, before_streamed_data }
+        let (finished, metrics) = (Instant::now(), metrics.into());
+        let mut record = Record { id, started, finished, metrics, request, response, before_streamed_data };
+        masked::mask(&mut record, &settings.mask, credential.as_ref().map(Secret::expose));
+        record
     }
 
     fn metrics<'a>(&'a self, settings: &'a Settings) -> RequestMetrics<'a> {

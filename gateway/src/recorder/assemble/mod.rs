@@ -1,16 +1,20 @@
 //! From an exchange to a record: a draft goes through the stages, one after the other, and each fills in its part.
 
 mod answer;
+mod masked;
 mod metrics;
 mod outcome;
 mod request;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use plugin_api::{CostSource, EndReason, Status, Usd};
 
 use self::{answer::Answered, outcome::Outcome, request::Asked};
 use super::{body::Body, exchange::Exchange, record::Record};
+use crate::mask::Mask;
 
 /// Makes the record of a finished request.
 #[must_use]
@@ -38,6 +42,8 @@ pub struct Settings {
     /// `telemetry.capture.max_body_bytes`: what a record carries of one body, and what may come out of a body in a
     /// content coding. Of an event stream it bounds the answer, and [`STREAM_FACTOR`] times as much may be read for it.
     pub max_body_bytes: usize,
+    /// Takes credentials out of what is recorded.
+    pub(crate) mask: Arc<Mask>,
 }
 
 /// An event stream may pass in this many times the size of its content: every token has about 330 bytes around it.

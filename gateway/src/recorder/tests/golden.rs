@@ -100,6 +100,7 @@ pub(in crate::recorder) fn settings() -> Settings {
         capture_response: true,
         capture_streamed_data: true,
         max_body_bytes: 64 * 1024,
+        mask: Arc::default(),
     }
 }
 
@@ -125,6 +126,7 @@ pub(in crate::recorder) fn exchange(provider: &str, path: &str, response: Captur
         provider_request_id: None,
         end: EndReason::Complete,
         error: None,
+        credential: None,
     }
 }
 

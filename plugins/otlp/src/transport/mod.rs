@@ -137,7 +137,7 @@ fn endpoints(config: &Config) -> Result<[Url; 3], InitError> {
 fn headers(config: &Config) -> Result<Vec<(HeaderName, HeaderValue)>, InitError> {
     let mut pairs = config.headers.0.clone();
     if let Some(file) = &config.headers_file {
-        let text = std::fs::read_to_string(file).map_err(|error| {
+        let text = exporter_kit::settings::read_file(file).map_err(|error| {
             InitError::invalid_config(format!("headers_file: cannot read {}: {error}", file.display()))
         })?;
         let more = Pairs::parse(&text).map_err(|error| {

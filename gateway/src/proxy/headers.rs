@@ -79,7 +79,8 @@ pub(super) fn take_text(headers: &mut HeaderMap, name: &HeaderName) -> Option<St
 
 /// What the client proves itself with, one header a line, for the record's mask.
 pub(super) fn credential(headers: &HeaderMap) -> Option<Secret> {
-    let sent = [header::AUTHORIZATION].iter().chain(&KEYS).filter_map(|name| headers.get(name));
+    let keys = KEYS.iter().filter_map(|name| headers.get(name));
+    let sent = headers.get(header::AUTHORIZATION).into_iter().chain(keys);
     let text = sent.filter_map(|value| value.to_str().ok()).fold(String::new(), |text, value| {
         if text.is_empty() { value.to_owned() } else { text + "\n" + value }
     });

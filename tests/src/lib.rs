@@ -24,6 +24,7 @@ mod memory;
 pub mod metrics;
 mod probe;
 pub mod provider;
+pub mod raw_client;
 pub mod raw_provider;
 pub mod tools;
 pub mod wait;
@@ -33,6 +34,7 @@ pub use self::{
     ended::{Ended, magicapi_gateway},
     gateway::{Gateway, Running},
     provider::Provider,
+    raw_client::RawClient,
     raw_provider::{RawProvider, Step},
     tools::{Collector, Database, Llm, OpenSearch, Postgres, Sdk},
     wait::{wait_for, within},

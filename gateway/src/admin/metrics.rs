@@ -23,7 +23,7 @@ use crate::{
         dead_letter::{Counts, DeadLetters},
     },
     recorder::{Count, Summary, Tally},
-    server::OpenConnections,
+    server::{OpenConnections, connection::Timeouts},
 };
 
 /// Durations of requests, in seconds: OpenTelemetry's bounds for GenAI clients.
@@ -198,8 +198,23 @@ impl Metrics {
     }
 
     /// From now on the gateway's own state is shown.
-    pub(crate) fn show_gateway(&self, connections: OpenConnections, budget: Arc<Budget>, tally: &Tally) {
+    pub(crate) fn show_gateway(
+        &self,
+        connections: OpenConnections,
+        timeouts: Timeouts,
+        budget: Arc<Budget>,
+        tally: &Tally,
+    ) {
         let meter = &self.meter;
+        meter
+            .u64_observable_counter("magicapi_gateway_client_timeouts")
+            .with_description("Connections or streams of clients that were ended by a limit")
+            .with_callback(move |counter| {
+                for (limit, count) in timeouts.counts() {
+                    counter.observe(count, &[KeyValue::new("limit", limit)]);
+                }
+            })
+            .build();
         meter
             .u64_observable_gauge("magicapi_gateway_open_connections")
             .with_description("Connections from clients")

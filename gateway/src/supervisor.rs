@@ -38,10 +38,7 @@ pub(crate) enum SocketError {
     Twice(&'static str),
     /// The supervisor's: not of the kind that connections come from.
     #[error("LISTEN_FDS: the socket for the {port} port is none that listens on TCP: {cause}")]
-    Kind {
-        port: &'static str,
-        cause: String,
-    },
+    Kind { port: &'static str, cause: String },
 }
 
 /// The sockets that were passed to this process (`LISTEN_FDS`). To be called before there are other threads.
@@ -106,7 +103,9 @@ pub(crate) async fn keep_watchdog(workers: RollCall) {
         tokio::time::sleep(period).await;
         match tokio::time::timeout(period, workers.answered()).await {
             Ok(()) => tell(&[NotifyState::Watchdog]),
-            Err(_) => warn!("a worker does not answer; the supervisor's watchdog is not told that all is well"),
+            Err(_) => {
+                warn!("a worker does not answer; the supervisor's watchdog is not told that all is well")
+            }
         }
     }
 }

@@ -159,7 +159,9 @@ impl Gateway {
 
 /// Gives a process no more of a resource than this; nothing is no limit.
 pub fn limit(process: rustix::process::Pid, resource: rustix::process::Resource, to: Option<u64>) {
-    let limit = rustix::process::Rlimit { current: to, maximum: None };
+    // What this process has handed down, since nobody may raise it.
+    let maximum = rustix::process::getrlimit(resource).maximum;
+    let limit = rustix::process::Rlimit { current: to, maximum };
     rustix::process::prlimit(Some(process), resource, limit).unwrap();
 }
 

@@ -27,8 +27,12 @@ impl RawClient {
 
     /// With a small buffer for what the server sends: it notices soon that nobody reads.
     pub async fn connect_narrow(url: &str) -> Self {
+        Self::connect_with_buffer(url, 4096).await
+    }
+
+    pub async fn connect_with_buffer(url: &str, bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
         Self::connect_with(socket, url).await
     }
 
@@ -47,7 +51,7 @@ impl RawClient {
     /// What comes next; empty at the end, however it comes.
     pub async fn read(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 64 * 1024];
-        let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut bytes)).await;
+        let read = tokio::time::timeout(2 * PATIENCE, self.stream.read(&mut bytes)).await;
         let length = read.expect("the connection neither says anything nor ends").unwrap_or(0);
         bytes.truncate(length);
         bytes
@@ -74,6 +78,13 @@ impl RawClient {
     pub async fn end(&mut self) -> Duration {
         while !self.read().await.is_empty() {}
         self.opened.elapsed()
+    }
+
+    /// Waits for the end without reading anything.
+    pub async fn reset(&mut self) {
+        let gone = self.stream.ready(tokio::io::Interest::ERROR);
+        let gone = tokio::time::timeout(2 * PATIENCE, gone).await;
+        gone.expect("the connection does not end").unwrap();
     }
 
     /// HTTP/2: answers pings and settings and does nothing else, to the end. How long the connection was open, and

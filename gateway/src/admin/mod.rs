@@ -81,8 +81,7 @@ impl Admin {
     pub(crate) fn start(self: Arc<Self>, listener: std::net::TcpListener) -> io::Result<Serving> {
         listener.set_nonblocking(true)?;
         // Its work comes in large pieces (an exposition): whoever has connected meanwhile is looked for after each of them.
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build()?;
         let (until, dropped) = oneshot::channel();
         thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {

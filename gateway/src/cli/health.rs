@@ -42,7 +42,9 @@ pub(super) fn health(arguments: &Arguments) -> u8 {
             Ok(Ok(StatusCode::OK)) => print(&format!("well: http://{address}{path} answers 200\n")),
             Ok(Ok(status)) => unwell(&format!("http://{address}{path} answers {}", status.as_u16())),
             Ok(Err(error)) => unwell(&format!("http://{address}{path} does not answer: {error}")),
-            Err(_) => unwell(&format!("http://{address}{path} does not answer within {:?}", arguments.timeout)),
+            Err(_) => {
+                unwell(&format!("http://{address}{path} does not answer within {:?}", arguments.timeout))
+            }
         }
     })
 }
@@ -78,11 +80,13 @@ fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
-async fn ask(address: SocketAddr, path: &str) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
+async fn ask(
+    address: SocketAddr,
+    path: &str,
+) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request =
-        Request::get(path).header(header::HOST, address.to_string()).body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header(header::HOST, address.to_string()).body(Empty::<Bytes>::new())?;
     Ok(sender.send_request(request).await?.status())
 }

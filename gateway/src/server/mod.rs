@@ -16,13 +16,13 @@ use tokio::{
 };
 use tracing::warn;
 
-pub(crate) use self::{
-    phase::Phase,
-    worker::{RollCall, configure},
-};
 use self::{
     connection::{Limits, Timeouts},
     worker::{Worker, Workers},
+};
+pub(crate) use self::{
+    phase::Phase,
+    worker::{RollCall, configure},
 };
 use crate::{proxy::Proxy, repeats::Repeats};
 

@@ -123,7 +123,7 @@ impl RollCall {
 async fn run(
     proxy: Proxy,
     mut queue: mpsc::UnboundedReceiver<Job>,
-    phase: &watch::Sender<Phase>,
+    phase: &Arc<watch::Sender<Phase>>,
     settings: &Settings,
 ) {
     let proxy = Arc::new(proxy);
@@ -132,8 +132,9 @@ async fn run(
         configure(builder, *max_header_bytes);
     });
     let idle = tokio::spawn({
-        let proxy = proxy.clone();
-        memory::give_back_when_idle(move || proxy.finished())
+        let (proxy, phase) = (proxy.clone(), phase.clone());
+        // A connection that ends leaves memory behind, too, whether it had a request or not.
+        memory::give_back_when_idle(move || (proxy.finished() << 20) + phase.receiver_count() as u64)
     });
     while let Some(job) = queue.recv().await {
         match job {

@@ -133,7 +133,8 @@ pub(crate) fn measure(
     let one = |load: Load| {
         say(&format!("every sink dead: {}", load.name()));
         let gateway = Running::start(Kind::Dead, binaries, &upstream)?;
-        filled(&gateway, load, load.patience(pace)).map_err(|error| format!("{}: {error}", load.name()).into())
+        filled(&gateway, load, load.patience(pace))
+            .map_err(|error| format!("{}: {error}", load.name()).into())
     };
     Load::ALL.into_iter().map(one).collect()
 }

@@ -1,6 +1,6 @@
 //! Clients that send nothing, halves, or read nothing: each ends by its limit, and by no other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use end_to_end::{
@@ -100,7 +100,10 @@ async fn an_idle_connection_has_a_limit_of_its_own() {
 #[tokio::test]
 async fn the_idle_time_is_75_seconds_unless_it_is_set() {
     let defaults = end_to_end::Ended::of(end_to_end::magicapi_gateway(&["config", "default"])).await.output;
-    assert!(defaults.contains("idle_timeout = \"1m 15s\"") || defaults.contains("idle_timeout = \"75s\""), "{defaults}");
+    assert!(
+        defaults.contains("idle_timeout = \"1m 15s\"") || defaults.contains("idle_timeout = \"75s\""),
+        "{defaults}"
+    );
 }
 
 #[tokio::test]
@@ -187,20 +190,20 @@ async fn a_stream_of_http2_that_is_not_taken_is_reset_and_the_others_go_on() {
 #[tokio::test]
 async fn a_client_that_reads_slowly_gets_everything() {
     let provider = Provider::start().await;
-    let gateway = gateway("write_timeout = \"3s\"\nidle_timeout = \"1s\"", &provider).await;
-    let mut client = RawClient::connect_narrow(&gateway.url).await;
-    client.send(http1_post(&question("demo-big:4MiB"))).await;
-    let head = client.read_until(|read| read.windows(4).any(|end| end == b"\r\n\r\n")).await;
-    let mut read = head.len();
-    while read < 4 << 20 {
+    let gateway = gateway("write_timeout = \"2s\"\nidle_timeout = \"1s\"", &provider).await;
+    let mut client = RawClient::connect_with_buffer(&gateway.url, 16 * 1024).await;
+    client.send(http1_post(&question("demo-big:16MiB"))).await;
+    let (mut read, begun) = (0, Instant::now());
+    while read < 16 << 20 {
         let bytes = client.read().await;
-        assert!(!bytes.is_empty(), "cut after {read} bytes");
+        assert!(!bytes.is_empty(), "cut after {read} bytes and {:?}", begun.elapsed());
         read += bytes.len();
-        if read < 300_000 {
-            // Slower than the limit in all, and never as slow between two pieces.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        // Slower than the limit in all, and never as slow between two pieces.
+        if begun.elapsed() < Duration::from_secs(6) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+    assert!(begun.elapsed() > Duration::from_secs(5), "too quick to show anything: {:?}", begun.elapsed());
 }
 
 #[tokio::test]

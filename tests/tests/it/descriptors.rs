@@ -13,7 +13,9 @@ fn open_files_limit(pid: u32) -> Vec<String> {
 
 #[tokio::test]
 async fn the_soft_limit_is_raised_to_the_hard_one_and_nothing_is_said_where_it_suffices() {
-    let gateway = Gateway::new().server("max_connections = 1000").after("ulimit -Sn 1024; ulimit -Hn 4096", Stdio::null());
+    let gateway = Gateway::new()
+        .server("max_connections = 1000")
+        .after("ulimit -Sn 1024; ulimit -Hn 4096", Stdio::null());
     let gateway = gateway.start().await;
     assert_eq!(open_files_limit(gateway.pid()), ["4096", "4096"]);
     assert!(!gateway.log().contains("files open"), "{}", gateway.log());

@@ -48,8 +48,7 @@ async fn signals_that_ask_for_nothing_are_told_and_outlived() {
     let provider = Provider::start().await;
     let keys = "batch.max_delay = \"1m\"\nconfig.path = \"records.jsonl\"";
     let gateway = Gateway::new().provider("demo", &provider.url());
-    let mut gateway =
-        gateway.plugin_file("slow", &end_to_end::artifacts::plugin("file"), keys).start().await;
+    let mut gateway = gateway.plugin_file("slow", &end_to_end::artifacts::plugin("file"), keys).start().await;
     gateway.post(CHAT, question("demo")).await;
     for (signal, name) in [(Signal::HUP, "SIGHUP"), (Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")] {
         gateway.signal(signal);

@@ -107,7 +107,8 @@ impl Life {
     /// A slow client may take the rest of its last answer, as long as it goes on doing so.
     fn last_words(&self, since: Instant, closing: Instant, activity: &Activity) -> Instant {
         let begun = closing.max(since);
-        after(begun.max(activity.resumed_at()), LAST_WORDS).min(after(begun, self.limits.write.max(LAST_WORDS)))
+        after(begun.max(activity.resumed_at()), LAST_WORDS)
+            .min(after(begun, self.limits.write.max(LAST_WORDS)))
     }
 }
 

@@ -159,7 +159,8 @@ async fn live<C>(
     loop {
         let event = {
             let mut change = pin!(changed(&mut phase));
-            poll_fn(|cx| next(connection.as_mut(), change.as_mut(), &life, activity, timer.as_mut(), cx)).await
+            poll_fn(|cx| next(connection.as_mut(), change.as_mut(), &life, activity, timer.as_mut(), cx))
+                .await
         };
         match event {
             Event::Ended(Ok(())) => return,

@@ -12,6 +12,7 @@
 //! | `reply` | reads one HTTP/1.1 answer |
 //! | `rounds` | the order of measurements |
 //! | `memory` | bytes kept per idle connection and per open stream |
+//! | `accept` | how long a new client waits while 3 MB of metrics are scraped |
 //! | `bounds` | resident memory with every sink dead and all that is bounded full |
 //! | `exporters` | what each exporter costs against a local backend, and how large it is |
 //! | `in_process` | figures that need the gateway's library instead of its binary |
@@ -20,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accept;
 mod bounds;
 mod exporters;
 mod in_process;
@@ -76,6 +78,8 @@ enum Part {
     Proxies,
     /// What is kept in memory.
     Memory,
+    /// New connections while metrics are scraped.
+    Accept,
     /// The exporters against their backends.
     Exporters,
 }
@@ -109,6 +113,10 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     if measures(Part::Proxies) {
         proxies = rounds::measure(&binaries, &pace, &mut say)?;
     }
+    let accept = match binaries.probe().filter(|_| measures(Part::Accept)) {
+        Some(_) => Some(accept::measure(&binaries, &pace)?),
+        None => None,
+    };
     let probe = binaries.probe().filter(|_| measures(Part::Proxies));
     let exporters = match binaries.test_server().filter(|_| measures(Part::Exporters)) {
         Some(test_server) => exporters::measure(&test_server, &binaries.plugins(), pace.window, &mut say)?,
@@ -124,6 +132,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         proxies,
         memory,
         bounded,
+        accept,
         exporters,
     };
     if let Some(path) = &arguments.json {

@@ -104,7 +104,7 @@ pub(crate) async fn keep_watchdog(workers: RollCall) {
         match tokio::time::timeout(period, workers.answered()).await {
             Ok(()) => tell(&[NotifyState::Watchdog]),
             Err(_) => {
-                warn!("a worker does not answer; the supervisor's watchdog is not told that all is well")
+                warn!("a worker does not answer; the supervisor's watchdog is not told that all is well");
             }
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn run(args: &ConfigArgs) -> u8 {
 
 /// Configuration before plugins, plugins before ports: every mistake is told before anything is served.
 async fn serve(loaded: Loaded, allow_insecure: bool) -> Result<(), u8> {
-    signals::ignore_those_without_meaning().map_err(without_signals)?;
+    signals::ignore_those_without_meaning().map_err(|error| without_signals(&error))?;
     // It changes the environment, and is done before there are threads that read it.
     let sockets = supervisor::sockets().map_err(|error| {
         complain(&format!("error: {error}"));
@@ -52,14 +52,14 @@ async fn serve(loaded: Loaded, allow_insecure: bool) -> Result<(), u8> {
         .await
         .map_err(complain_about_plugins)?;
     let listeners = bind(&config, sockets)?;
-    let shutdown = signals::shutdown().map_err(without_signals)?;
+    let shutdown = signals::shutdown().map_err(|error| without_signals(&error))?;
     gateway::run(config, plugins, listeners, shutdown).await.map_err(|error| {
         complain(&format!("error: {error}"));
         if matches!(error, RunError::Provider(_)) { CONFIG } else { SOFTWARE }
     })
 }
 
-fn without_signals(error: io::Error) -> u8 {
+fn without_signals(error: &io::Error) -> u8 {
     complain(&format!("error: signals cannot be handled: {error}"));
     SOFTWARE
 }

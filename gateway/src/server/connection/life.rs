@@ -123,3 +123,112 @@ fn after(since: Instant, duration: Duration) -> Instant {
     const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     since + duration.min(NEVER)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::Version;
+    use tokio::time::{advance, pause};
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        header: Duration::from_secs(30),
+        idle: Duration::from_secs(75),
+        write: Duration::from_secs(60),
+    };
+
+    fn start() -> (Arc<Activity>, Life, Instant) {
+        pause();
+        (Activity::new(), Life::new(LIMITS), Instant::now())
+    }
+
+    /// Seconds from `start`, and the limit.
+    fn due(life: &Life, activity: &Activity, start: Instant) -> Option<(u64, Limit)> {
+        life.due(activity).map(|(at, limit)| (at.duration_since(start).as_secs(), limit))
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_in_one_limit_after_the_other() {
+        let (activity, life, start) = start();
+        assert_eq!(due(&life, &activity, start), Some((30, Limit::Header)));
+        advance(Duration::from_secs(10)).await;
+        activity.read(b"GET / HT");
+        assert_eq!(
+            due(&life, &activity, start),
+            Some((30, Limit::Header)),
+            "from the connection's beginning"
+        );
+        let request = activity.begin(Version::HTTP_11);
+        assert_eq!(due(&life, &activity, start), None, "it waits for its provider");
+        activity.write_is_blocked();
+        advance(Duration::from_secs(10)).await;
+        activity.write_is_blocked();
+        assert_eq!(due(&life, &activity, start), Some((70, Limit::Write)), "since it was blocked first");
+        activity.written();
+        drop(request);
+        assert_eq!(due(&life, &activity, start), Some((95, Limit::Idle)));
+        advance(Duration::from_secs(10)).await;
+        activity.read(b"GET");
+        assert_eq!(due(&life, &activity, start), Some((60, Limit::Header)), "from its first byte");
+    }
+
+    #[tokio::test]
+    async fn frames_that_belong_to_no_request_are_no_beginning_of_one() {
+        let (activity, mut life, start) = start();
+        activity.read(b"PRI * HTTP/2.0");
+        let requests = [activity.begin(Version::HTTP_2), activity.begin(Version::HTTP_2)];
+        assert_eq!(due(&life, &activity, start), None);
+        drop(requests);
+        advance(Duration::from_secs(5)).await;
+        activity.read(b"a pong");
+        assert_eq!(due(&life, &activity, start), Some((75, Limit::Idle)));
+        life.close(Instant::now());
+        assert_eq!(due(&life, &activity, start), Some((7, Limit::LastWords)));
+    }
+
+    #[tokio::test]
+    async fn while_the_gateway_stops_nobody_who_stands_still_holds_it_up() {
+        let (silent, mut life, start) = start();
+        advance(Duration::from_secs(10)).await;
+        let (fresh, half, idle, deaf) = (Activity::new(), Activity::new(), Activity::new(), Activity::new());
+        half.read(b"GET");
+        drop(idle.begin(Version::HTTP_11));
+        let _request = deaf.begin(Version::HTTP_11);
+        deaf.write_is_blocked();
+        life.enter(Phase::Draining, Instant::now());
+        assert_eq!(due(&life, &silent, start), Some((30, Limit::Header)), "everyone is served still");
+        advance(Duration::from_millis(500)).await;
+        life.enter(Phase::Stopping, Instant::now());
+        let due =
+            |activity| life.due(activity).map(|(at, limit)| (at.duration_since(start).as_millis(), limit));
+        assert_eq!(due(&silent), Some((10_500, Limit::Header)));
+        assert_eq!(due(&fresh), Some((11_000, Limit::Header)), "it could not know");
+        assert_eq!(due(&half), Some((15_500, Limit::Header)));
+        assert_eq!(due(&idle), Some((10_520, Limit::Idle)));
+        assert_eq!(due(&deaf), Some((15_500, Limit::Write)));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_takes_its_last_answer_has_time_for_it() {
+        let (activity, mut life, start) = start();
+        drop(activity.begin(Version::HTTP_2));
+        life.close(Instant::now());
+        advance(Duration::from_secs(1)).await;
+        activity.write_is_blocked();
+        advance(Duration::from_millis(500)).await;
+        activity.written();
+        assert_eq!(due(&life, &activity, start), Some((3, Limit::LastWords)));
+        advance(Duration::from_secs(100)).await;
+        activity.write_is_blocked();
+        activity.written();
+        assert_eq!(due(&life, &activity, start), Some((60, Limit::LastWords)), "but not for ever");
+    }
+
+    #[tokio::test]
+    async fn a_limit_of_centuries_is_none() {
+        let limits = Limits { header: Duration::MAX, idle: Duration::MAX, write: Duration::MAX };
+        assert!(Life::new(limits).due(&Activity::new()).is_some());
+    }
+}

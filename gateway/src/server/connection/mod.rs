@@ -29,6 +29,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
@@ -125,14 +126,12 @@ impl Protocols {
             let activity = activity.clone();
             move |request: Request<Incoming>| {
                 let underway = activity.begin(request.version());
-                let answer = handle(request);
-                async move { Ok::<_, Infallible>(answered(answer.await, underway)) }
+                handle(request).map(|response| Ok::<_, Infallible>(answered(response, underway)))
             }
         });
-        let connection = self.builder.serve_connection_with_upgrades(io, service).into_owned();
-        let life = Life::new(self.limits);
-        let (phase, timeouts) = (self.phase.clone(), self.timeouts.clone());
-        async move { live(connection, life, &activity, phase, &timeouts).await }
+        // Boxed: a future has room for what it is given, and for where it moves it to.
+        let connection = Box::pin(self.builder.serve_connection_with_upgrades(io, service).into_owned());
+        live(connection, Life::new(self.limits), activity, self.phase.clone(), self.timeouts.clone())
     }
 }
 
@@ -144,15 +143,15 @@ enum Event<E> {
 }
 
 async fn live<C>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     mut life: Life,
-    activity: &Activity,
+    activity: Arc<Activity>,
     mut phase: watch::Receiver<Phase>,
-    timeouts: &Timeouts,
+    timeouts: Timeouts,
 ) where
     C: GracefulConnection<Error: Display>,
 {
-    let mut connection = pin!(connection);
+    let activity = &*activity;
     let mut timer = pin!(sleep_until(life.due(activity).map_or_else(Instant::now, |(at, _)| at)));
     // Whoever comes late has missed the change.
     phase.mark_changed();

@@ -2,12 +2,13 @@
 
 use std::{
     cell::Cell,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use hyper::rt::Executor;
+use pin_project_lite::pin_project;
 use tokio::{
     sync::watch,
     time::{Instant, Sleep, sleep_until},
@@ -51,12 +52,27 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let streams = self.clone();
-        tokio::spawn(async move {
-            let mut stream = pin!(stream);
-            let mut pace = Pace { streams, blocked_since: None, timer: None };
-            std::future::poll_fn(|cx| pace.poll(stream.as_mut(), cx)).await;
+        tokio::spawn(Paced {
+            stream,
+            pace: Pace { streams: self.clone(), blocked_since: None, timer: None },
         });
+    }
+}
+
+pin_project! {
+    struct Paced<F> {
+        #[pin]
+        stream: F,
+        pace: Pace,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Paced<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        this.pace.poll(this.stream, cx)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -23,7 +23,10 @@ use end_to_end::{
 use http::Request;
 use http_body_util::{BodyExt as _, Collected, Full};
 use rustix::process::Signal;
-use tokio::{task::JoinSet, time::interval};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
 
 const QUESTION: &str =
     r#"{"model":"demo-words:20","messages":[{"role":"user","content":"Hello"}],"stream":true}"#;
@@ -37,7 +40,10 @@ async fn start(provider: &Provider, port: u16) -> Running {
     gateway.provider("demo", &provider.url()).file_exporter().start().await
 }
 
-/// Requests at a steady rate, whatever becomes of them, until `done`.
+/// Requests at once. A machine that cannot keep up with the rate must not be buried under it.
+const AT_ONCE: usize = 256;
+
+/// Requests at a steady rate until `done`, whatever becomes of them.
 struct Load {
     done: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -64,8 +70,12 @@ async fn load(url: String, per_second: usize, done: Arc<AtomicBool>, sent: Arc<A
     let client = Client::default();
     let (mut requests, mut failures) = (JoinSet::new(), Vec::new());
     let mut tick = interval(Duration::from_secs(1) / u32::try_from(per_second).unwrap());
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     while !done.load(Relaxed) {
         tick.tick().await;
+        if requests.len() >= AT_ONCE {
+            failures.extend(requests.join_next().await.and_then(Result::unwrap));
+        }
         sent.fetch_add(1, Relaxed);
         let (client, request) = (client.clone(), post(&url, QUESTION, &[]));
         requests.spawn(async move { fault(&client, request).await });
@@ -106,14 +116,16 @@ async fn a_rolling_restart_under_load_behind_nginx_fails_no_request() {
     let mut gateways = [start(&provider, ports[0]).await, start(&provider, ports[1]).await];
     let nginx = Nginx::balancing(&gateways.each_ref().map(|gateway| gateway.url.clone()));
     let load = Load::start(&nginx.url, setting("REQUESTS_PER_SECOND", 100));
-    let (mut recorded, mut restarts) = (0, 0);
+    let (mut recorded, mut restarts, mut slowest) = (0, 0, Duration::ZERO);
     while restarts < setting("RESTARTS", 4) {
         let place = restarts % 2;
         for gateway in &gateways {
             wait_until_it_serves(gateway).await;
         }
+        let asked = Instant::now();
         gateways[place].signal(Signal::TERM);
         assert_eq!(gateways[place].exit_code().await, Some(0), "{}", gateways[place].log());
+        slowest = slowest.max(asked.elapsed());
         recorded += gateways[place].records().len();
         gateways[place] = start(&provider, ports[place]).await;
         restarts += 1;
@@ -123,7 +135,8 @@ async fn a_rolling_restart_under_load_behind_nginx_fails_no_request() {
         assert_eq!(gateway.stop().await, Some(0));
         recorded += gateway.records().len();
     }
-    eprintln!("{sent} requests over {restarts} restarts, {} failed", failures.len());
+    let failed = failures.len();
+    eprintln!("{sent} requests over {restarts} restarts, the slowest in {slowest:?}; {failed} failed");
     assert!(
         failures.is_empty(),
         "{} of {sent} failed: {:?}\n{}",

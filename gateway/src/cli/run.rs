@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
+use socket2::{Domain, Socket, Type};
 use tracing::{info, warn};
 
 use super::{
@@ -67,7 +68,7 @@ fn without_signals(error: &io::Error) -> u8 {
 /// A socket that was passed to this process goes before an address.
 fn bind(config: &Config, passed: Sockets) -> Result<Listeners, u8> {
     let listen = |key: &str, address: SocketAddr, passed: Option<TcpListener>| {
-        let listener = passed.map_or_else(|| TcpListener::bind(address), Ok);
+        let listener = passed.map_or_else(|| open(address), Ok);
         listener.map_err(|error| complain(&refusal(key, address, &error)))
     };
     // The rule of the configuration holds for an address that is not in it, too.
@@ -87,6 +88,19 @@ fn bind(config: &Config, passed: Sockets) -> Result<Listeners, u8> {
         (Ok(server), Ok(admin)) => Ok(Listeners { server, admin }),
         _ => Err(CONFIG),
     }
+}
+
+/// Connections that wait to be accepted; the kernel allows no more than `net.core.somaxconn`. The standard library's 128
+/// overflow when a thousand clients come back at once: the kernel then drops them without a word to either side.
+const BACKLOG: i32 = 4096;
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A port is free again as soon as nobody listens there, whatever of its old connections is left.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn refusal(key: &str, address: SocketAddr, error: &io::Error) -> String {

@@ -26,6 +26,8 @@ USER 10001
 WORKDIR /var/lib/magicapi
 EXPOSE 3000 9464
 # As the first process it gets SIGTERM, finishes requests and drains its exporters: give it longer than
-# server.shutdown_grace and telemetry.drain_timeout together.
+# server.drain_delay, server.shutdown_grace and telemetry.drain_timeout together.
 STOPSIGNAL SIGTERM
+# It finds the port by the same environment. For a configuration of your own set MAGICAPI_CONFIG: it does not see `--config`.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["magicapi-gateway", "health"]
 ENTRYPOINT ["magicapi-gateway"]

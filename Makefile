@@ -1,14 +1,14 @@
 # make demo       build everything and show the main job end to end (LLM=real: with a real LLM;
 #                 EXPORTERS=postgres,elasticsearch: into real servers too)
 # make test       install what the tests need, then formatting, lints, docs and every test
-# make test-all   make test, then what takes long: a soak of 200,000 requests through the release build (SOAK_REQUESTS=…),
-#                 and 3,000 damaged libraries (MUTANTS=…)
+# make test-all   make test, then what takes long, through the release build: a soak of 200,000 requests (SOAK_REQUESTS=…),
+#                 3,000 damaged libraries (MUTANTS=…) and ten restarts under load (RESTARTS=…)
 # make bench      measure against nginx (QUICK=1: half a minute)
 # make build      the gateway in target/release and its plugins in target/plugin, optimized
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-all setup lint docs check-tests soak bench clean
+.PHONY: help build demo test test-all setup lint docs check-tests soak restarts bench clean
 
 export CARGO_TERM_COLOR ?= auto
 
@@ -42,7 +42,7 @@ check-tests:
 
 test: setup lint docs check-tests
 
-test-all: test soak
+test-all: test soak restarts
 
 # In make test it makes 5,000 requests of a debug build.
 soak: setup build
@@ -50,6 +50,11 @@ soak: setup build
 		cargo test --locked -p end-to-end --test it soak -- --nocapture
 	MAGICAPI_BUILD=$(BUILT)/release:$(BUILT)/plugin MUTANTS=$${MUTANTS:-3000} RUST_BACKTRACE=0 \
 		cargo test --locked -p end-to-end --test it no_damaged_library -- --nocapture
+
+# In make test there are four, at half the rate.
+restarts: setup build
+	MAGICAPI_BUILD=$(BUILT)/release:$(BUILT)/plugin RESTARTS=$${RESTARTS:-10} REQUESTS_PER_SECOND=200 \
+		cargo test --locked -p end-to-end --test it rolling_restart -- --nocapture
 
 bench:
 	@tests/bench/run.sh $(if $(QUICK),--quick) $(BENCH_ARGS)

@@ -1,7 +1,11 @@
 //! The gateway put together: from a configuration, loaded plugins and open listeners to a running service, and back
 //! to silence without losing a record.
 
-use std::{io, net::TcpListener, sync::Arc};
+use std::{
+    io,
+    net::TcpListener,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use tokio::sync::Mutex;
 use tracing::{info, warn};
@@ -10,13 +14,14 @@ use crate::{
     admin::{Absent, Admin, metrics::Metrics},
     budget::Budget,
     config::Config,
-    mask, memory,
+    descriptors, mask, memory,
     pipeline::{Drivers, Exporter, Exporters},
     proxy::{self, CaptureSettings, Limits, Own, Proxy, Target, cors::Cors, strip::Stripped, upstream},
     recorder::{self, Intake, Record, Recorder},
-    server::{Server, config},
+    server::{Server, config, connection::Limits as ConnectionLimits},
     settings::Secret,
     startup::LoadedPlugins,
+    supervisor,
 };
 
 /// Open listeners, so that tests can bind port 0.
@@ -62,27 +67,54 @@ pub async fn run(
     let count = || intake.counting(metrics.request_counter());
     let settings = proxy_settings(&config, admin.clone(), budget.clone());
     let mut server = start_server(&config, &targets, &settings, count)?;
-    metrics.show_gateway(server.open_connections(), server.bad_requests(), budget, &intake.tally());
+    metrics.show_gateway(
+        server.open_connections(),
+        server.bad_requests(),
+        server.timeouts(),
+        budget,
+        &intake.tally(),
+    );
     let tally = intake.tally();
     let idle = tokio::spawn(memory::give_back_when_idle(move || tally.recorded()));
     // Each worker has its own: the recorder ends when they do.
     drop(intake);
 
     let listener = listener(listeners.server)?;
-    info!("listening on http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    info!("listening on http://{address}");
     info!("admin on http://{}", listeners.admin.local_addr()?);
-    let admin = admin.start(listeners.admin)?;
-    server.accept(listener, shutdown).await;
+    let operators = admin.clone().start(listeners.admin)?;
+    let watchdog = tokio::spawn(supervisor::keep_watchdog(server.roll_call()));
+    supervisor::ready(address);
+    server.accept(&listener, shutdown).await;
+    supervisor::stopping();
+    admin.say_stopping();
+    leave(&mut server, listener, &config).await;
     stop(server, recorder, drivers, &config).await;
-    drop(admin);
+    drop(operators);
+    watchdog.abort();
     idle.abort();
     info!("stopped");
     Ok(())
 }
 
+/// Lets balancers notice, then closes the port. Whoever has connected by then is served.
+async fn leave(server: &mut Server, listener: tokio::net::TcpListener, config: &Config) {
+    let delay = config.server.drain_delay;
+    server.drain();
+    if !delay.is_zero() {
+        info!("draining: not ready; connections are accepted for another {delay:?}");
+        server.accept(&listener, tokio::time::sleep(delay)).await;
+    }
+    match listener.into_std() {
+        Ok(listener) => server.accept_last(&listener),
+        Err(error) => warn!("who had just connected is not served: {error}"),
+    }
+}
+
 /// In the order in which data flows, so that nothing is cut off from what comes after it.
 async fn stop(server: Server, recorder: Recorder, drivers: Drivers, config: &Config) {
-    info!("stopping: no new requests; those under way have {:?}", config.server.shutdown_grace);
+    info!("stopping: no new connections; requests under way have {:?}", config.server.shutdown_grace);
     server.shutdown().await;
     if !matches!(tokio::task::spawn_blocking(move || recorder.join()).await, Ok(Ok(()))) {
         warn!("the recorder ended early");
@@ -101,7 +133,17 @@ fn assemble_admin(config: &Config, plugins: LoadedPlugins, metrics: Arc<Metrics>
     metrics.show_exporters(exporters.clone(), names);
     let absent = plugins.absent.into_iter().map(|(name, error)| Absent { name, error }).collect();
     let token = config.admin.token.clone().filter(|token: &Secret| !token.is_empty());
-    Admin { token, metrics, exporters, absent, required, scraping: Mutex::new(()) }
+    Admin {
+        token,
+        metrics,
+        exporters,
+        absent,
+        required,
+        limits: ConnectionLimits::of(&config.server),
+        max_header_bytes: config.server.max_header_bytes.as_usize(),
+        stopping: AtomicBool::new(false),
+        scraping: Mutex::new(()),
+    }
 }
 
 fn start_recorder(
@@ -155,7 +197,8 @@ fn start_server(
     intake: impl Fn() -> Intake,
 ) -> io::Result<Server> {
     let proxies = (0..workers(config)).map(|_| Proxy::new(targets, settings.clone(), intake())).collect();
-    Server::start(&config.server, proxies)
+    let max_connections = descriptors::connections(descriptors::raise(), config.server.max_connections);
+    Server::start(&config.server, max_connections, proxies)
 }
 
 fn workers(config: &Config) -> usize {

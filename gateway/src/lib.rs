@@ -24,6 +24,9 @@
 //! | `mask` | credentials do not get into copies |
 //! | `regular_file` | files that are read whole |
 //! | `hex` | bytes as hexadecimal digits |
+//! | `repeats` | what repeats is told at most twice a minute |
+//! | `descriptors` | how many files and sockets this process may have open |
+//! | `supervisor` | what systemd hands over and is told |
 //!
 //! # Invariants
 //!
@@ -48,6 +51,8 @@ pub(crate) mod clock;
 #[forbid(unsafe_code)]
 pub mod config;
 #[forbid(unsafe_code)]
+pub(crate) mod descriptors;
+#[forbid(unsafe_code)]
 pub mod gateway;
 #[forbid(unsafe_code)]
 mod hex;
@@ -67,6 +72,8 @@ pub mod recorder;
 #[forbid(unsafe_code)]
 pub(crate) mod regular_file;
 #[forbid(unsafe_code)]
+pub(crate) mod repeats;
+#[forbid(unsafe_code)]
 pub(crate) mod replay;
 #[forbid(unsafe_code)]
 pub mod server;
@@ -74,6 +81,8 @@ pub mod server;
 pub mod settings;
 #[forbid(unsafe_code)]
 pub mod startup;
+#[forbid(unsafe_code)]
+pub(crate) mod supervisor;
 
 pub use crate::{
     gateway::{Listeners, RunError, run},

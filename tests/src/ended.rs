@@ -17,9 +17,15 @@ pub struct Ended {
 
 impl Ended {
     /// Waits for the program's end; kills it when that does not come.
-    pub async fn of(command: Command) -> Self {
+    pub async fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::with_input(command).await
+    }
+
+    /// The same, with the input that the command has.
+    pub async fn with_input(command: Command) -> Self {
         let mut command = tokio::process::Command::from(command);
-        let child = command.stdin(Stdio::null()).kill_on_drop(true).output();
+        let child = command.kill_on_drop(true).output();
         let ended = tokio::time::timeout(PATIENCE, child).await;
         let ended = ended.unwrap_or_else(|_| panic!("{command:?} did not end within {PATIENCE:?}")).unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -28,13 +28,15 @@ pub struct Gateway {
     server: String,
     sections: String,
     environment: Vec<(String, String)>,
+    /// What a shell does before it becomes the gateway, and what it has as its standard input.
+    shell: Option<(String, Stdio)>,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (top, server, sections) = (String::new(), String::new(), String::new());
-        Self { folder, top, server, sections, environment: Vec::new() }
+        Self { folder, top, server, sections, environment: Vec::new(), shell: None }
     }
 }
 
@@ -100,6 +102,12 @@ impl Gateway {
         self
     }
 
+    /// Runs these lines in a shell that becomes the gateway: for what a process inherits.
+    pub fn after(mut self, script: &str, input: impl Into<Stdio>) -> Self {
+        self.shell = Some((script.to_owned(), input.into()));
+        self
+    }
+
     /// Writes the configuration; returns its path.
     pub fn write(&self) -> PathBuf {
         let path = self.folder.path().join("gateway.toml");
@@ -113,7 +121,14 @@ impl Gateway {
 
     /// The command that runs it, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(artifacts::gateway());
+        let mut command = match &self.shell {
+            Some((script, _)) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.arg("-c").arg(format!("{script}\nexec \"$0\" \"$@\"")).arg(artifacts::gateway());
+                shell
+            }
+            None => Command::new(artifacts::gateway()),
+        };
         command.args(arguments).arg("--config").arg(self.write()).current_dir(self.folder.path());
         // What the tester's shell has set (PORT, RUST_LOG, OPENAI_API_KEY) is none of the test's.
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -121,10 +136,10 @@ impl Gateway {
     }
 
     /// Starts it and waits until it serves.
-    pub async fn start(self) -> Running {
-        let mut child = self
-            .command(&[])
-            .stdin(Stdio::null())
+    pub async fn start(mut self) -> Running {
+        let mut command = self.command(&[]);
+        let mut child = command
+            .stdin(self.shell.take().map_or_else(Stdio::null, |(_, input)| input))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -150,7 +165,9 @@ impl Gateway {
 
 /// Gives a process no more of a resource than this; nothing is no limit.
 pub fn limit(process: rustix::process::Pid, resource: rustix::process::Resource, to: Option<u64>) {
-    let limit = rustix::process::Rlimit { current: to, maximum: None };
+    // What this process has handed down, since nobody may raise it.
+    let maximum = rustix::process::getrlimit(resource).maximum;
+    let limit = rustix::process::Rlimit { current: to, maximum };
     rustix::process::prlimit(Some(process), resource, limit).unwrap();
 }
 

@@ -25,6 +25,7 @@ mod memory;
 pub mod metrics;
 mod probe;
 pub mod provider;
+pub mod raw_client;
 pub mod raw_provider;
 pub mod scripted;
 pub mod tools;
@@ -37,6 +38,7 @@ pub use self::{
     gateway::{Gateway, Running},
     http2_provider::Http2Provider,
     provider::Provider,
+    raw_client::RawClient,
     raw_provider::{RawProvider, Step},
     scripted::{Reading, Said, Scripted},
     tools::{Collector, Database, H2spec, Llm, OpenSearch, Postgres, Sdk, WebServer},

@@ -23,7 +23,7 @@ use crate::{
         dead_letter::{Counts, DeadLetters},
     },
     recorder::{Count, Summary, Tally},
-    server::{BadRequests, OpenConnections},
+    server::{BadRequests, OpenConnections, connection::Timeouts},
 };
 
 /// Durations of requests, in seconds: OpenTelemetry's bounds for GenAI clients.
@@ -202,6 +202,7 @@ impl Metrics {
         &self,
         connections: OpenConnections,
         bad_requests: Arc<BadRequests>,
+        timeouts: Timeouts,
         budget: Arc<Budget>,
         tally: &Tally,
     ) {
@@ -212,6 +213,15 @@ impl Metrics {
             .with_callback(move |counter| {
                 for (reason, count) in bad_requests.by_reason() {
                     counter.observe(count, &[KeyValue::new("reason", reason)]);
+                }
+            })
+            .build();
+        meter
+            .u64_observable_counter("magicapi_gateway_client_timeouts")
+            .with_description("Connections or streams of clients that were ended by a limit")
+            .with_callback(move |counter| {
+                for (limit, count) in timeouts.counts() {
+                    counter.observe(count, &[KeyValue::new("limit", limit)]);
                 }
             })
             .build();

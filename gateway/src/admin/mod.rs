@@ -1,31 +1,41 @@
 //! The operator's port: `/healthz`, `/readyz`, `/metrics` and `/plugins`.
 
 pub mod config;
+mod doorkeeper;
 mod exposition;
 pub(crate) mod metrics;
 mod report;
 
-use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
-use hyper::{
-    body::{Bytes, Incoming},
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-};
+use hyper::body::{Bytes, Incoming};
 use plugin_api::abi::scrape_format;
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, Semaphore, oneshot},
+    sync::{Mutex, oneshot, watch},
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
-use self::{exposition::Format, metrics::Metrics};
-use crate::{loader::State, pipeline::Exporters, settings::Secret};
+use self::{doorkeeper::Doorkeeper, exposition::Format, metrics::Metrics};
+use crate::{
+    loader::State,
+    pipeline::Exporters,
+    server::{
+        Phase, Refused, configure,
+        connection::{Activity, Limits, Protocols, Timeouts},
+    },
+    settings::Secret,
+};
 
 /// Operators' connections at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -49,6 +59,11 @@ pub(crate) struct Admin {
     pub absent: Vec<Absent>,
     /// Names of the plugins that readiness asks for.
     pub required: Vec<String>,
+    /// The same as for clients.
+    pub limits: Limits,
+    pub max_header_bytes: usize,
+    /// The end has begun: readiness says no.
+    pub stopping: AtomicBool,
     pub scraping: Mutex<()>,
 }
 
@@ -65,7 +80,8 @@ impl Admin {
     /// When the system gives no thread, or the listener cannot be used.
     pub(crate) fn start(self: Arc<Self>, listener: std::net::TcpListener) -> io::Result<Serving> {
         listener.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // Its work comes in large pieces (an exposition): whoever has connected meanwhile is looked for after each of them.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build()?;
         let (until, dropped) = oneshot::channel();
         thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
@@ -81,32 +97,49 @@ impl Admin {
         Ok(Serving { _until: until })
     }
 
+    /// From now on `/readyz` says no.
+    pub(crate) fn say_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
     async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-        let builder = Arc::new(builder);
-        while let Ok(place) = places.clone().acquire_owned().await {
+        let mut doorkeeper = Doorkeeper::new(MAX_CONNECTIONS);
+        let refused = Refused::default();
+        // It is served to the very end: what the end costs is in its metrics.
+        let phase = watch::Sender::new(Phase::Serving);
+        let protocols = Protocols::new(self.limits, phase.subscribe(), Timeouts::default(), |builder| {
+            configure(builder, self.max_header_bytes);
+        });
+        loop {
             let stream = match accept(&listener).await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    warn!("the admin port cannot accept a connection: {error}");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    refused.wait("a connection to the admin port", &error).await;
                     continue;
                 }
             };
-            let (admin, builder) = (self.clone(), builder.clone());
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let admin = admin.clone();
-                    async move { Ok::<_, Infallible>(admin.answer(&request).await) }
-                });
-                if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-                    debug!("an admin connection ended early: {error}");
-                }
-                drop(place);
-            });
+            let Some(place) = doorkeeper.place().await else { return };
+            let (admin, activity, is_kept) = (self.clone(), Activity::new(), place.is_kept);
+            let handle = move |request: Request<Incoming>| {
+                let admin = admin.clone();
+                async move { if is_kept { admin.answer_probe(&request) } else { admin.answer(&request).await } }
+            };
+            let task = tokio::spawn(protocols.serve(stream, place, activity.clone(), handle));
+            doorkeeper.let_in(activity, task.abort_handle());
         }
+    }
+
+    /// On a place that is kept for probes. The next request may find another one, on another connection.
+    fn answer_probe(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let answer = match request.uri().path() {
+            "/healthz" => healthy(),
+            "/readyz" => self.ready(self.is_authorized(request)),
+            _ => json(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &report::error("too many requests are under way on this port; try again"),
+            ),
+        };
+        if request.version() == Version::HTTP_2 { answer } else { with(answer, header::CONNECTION, "close") }
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -123,7 +156,7 @@ impl Admin {
             return with(answer, header::ALLOW, "GET, HEAD");
         }
         match path {
-            "/healthz" => json(StatusCode::OK, &serde_json::json!({ "status": "ok" })),
+            "/healthz" => healthy(),
             "/readyz" => self.ready(is_authorized),
             "/metrics" => self.scrape(request).await,
             "/plugins" => json(StatusCode::OK, &report::plugins(&self.exporters, &self.absent)),
@@ -140,14 +173,18 @@ impl Admin {
         given.and_then(|given| given.strip_prefix(b"Bearer ")).is_some_and(|given| token.matches(given))
     }
 
-    /// Whether every required plugin is up.
+    /// Whether every required plugin is up, and the gateway not at its end.
     pub(crate) fn is_ready(&self) -> bool {
-        report::readiness(&self.exporters, &self.required).0
+        self.readiness().0
+    }
+
+    fn readiness(&self) -> (bool, serde_json::Value) {
+        report::readiness(&self.exporters, &self.required, self.stopping.load(Ordering::Relaxed))
     }
 
     /// Whoever has no token learns whether, and not why: names and errors are the operator's.
     fn ready(&self, in_detail: bool) -> Response<Full<Bytes>> {
-        let (ready, body) = report::readiness(&self.exporters, &self.required);
+        let (ready, body) = self.readiness();
         let body = if in_detail { body } else { serde_json::json!({ "ready": ready }) };
         json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
     }
@@ -223,6 +260,10 @@ async fn accept(listener: &TcpListener) -> io::Result<tokio::net::TcpStream> {
     let (stream, _peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+fn healthy() -> Response<Full<Bytes>> {
+    json(StatusCode::OK, &serde_json::json!({ "status": "ok" }))
 }
 
 fn json(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {

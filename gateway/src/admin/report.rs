@@ -22,9 +22,9 @@ pub(super) fn plugins(exporters: &Exporters, absent: &[Absent]) -> Value {
     json!({ "plugins": loaded.chain(absent).collect::<Vec<_>>() })
 }
 
-/// `GET /readyz`: whether every required plugin is up, and which one is not.
-pub(super) fn readiness(exporters: &Exporters, required: &[String]) -> (bool, Value) {
-    let mut ready = true;
+/// `GET /readyz`: whether every required plugin is up, and which one is not; and whether the end has begun.
+pub(super) fn readiness(exporters: &Exporters, required: &[String], stopping: bool) -> (bool, Value) {
+    let mut ready = !stopping;
     let mut plugins = Vec::new();
     for exporter in exporters.iter() {
         let (state, reason) = state(exporter);
@@ -35,7 +35,7 @@ pub(super) fn readiness(exporters: &Exporters, required: &[String]) -> (bool, Va
             "name": &*exporter.name, "required": is_required, "ready": is_up, "state": state, "reason": reason,
         }));
     }
-    (ready, json!({ "ready": ready, "plugins": plugins }))
+    (ready, json!({ "ready": ready, "stopping": stopping, "plugins": plugins }))
 }
 
 fn plugin(exporter: &Exporter) -> Value {

@@ -3,7 +3,7 @@
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | done; for `run`: stopped as asked |
-//! | 1 | the plugin file was refused (`plugin inspect`); records are left (`replay`) |
+//! | 1 | the plugin file was refused (`plugin inspect`); records are left (`replay`); it is not well (`health`) |
 //! | 2 | the command line is wrong |
 //! | 66 | a dead-letter file cannot be read, or the note beside it not be written (`replay`) |
 //! | 69 | a required plugin could not be loaded |
@@ -11,10 +11,12 @@
 //! | 78 | the configuration is wrong, a port that is taken included |
 
 mod check;
+mod health;
 mod inspect;
 mod logging;
 mod replay;
 mod run;
+mod signals;
 
 use std::{
     io::{self, Write as _},
@@ -23,7 +25,6 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::{self, Loaded, Source},
@@ -35,6 +36,8 @@ use crate::{
     startup::{self, Failure},
 };
 
+/// The gateway is not well.
+pub(crate) const UNHEALTHY: u8 = 1;
 /// Records are left after a replay.
 pub(crate) const LEFT: u8 = 1;
 /// The command line is wrong, in a way that only the configuration shows.
@@ -73,6 +76,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask a running gateway whether it is well: for containers, whose images have no other client.
+    Health(health::Arguments),
     /// Send dead letters again.
     Replay(replay::Arguments),
     /// Print a configuration to start from, or its schema.
@@ -151,6 +156,7 @@ fn obey(Cli { command, run }: Cli) -> u8 {
     match command.unwrap_or(Command::Run(run)) {
         Command::Run(args) => run::run(&args),
         Command::Check { config, json } => check::check(&config, json),
+        Command::Health(arguments) => health::health(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Config { what: ConfigCommand::Default } => print(&config::default_file()),
         Command::Config { what: ConfigCommand::Schema } => print(&format!("{:#}\n", config::schema())),
@@ -186,7 +192,7 @@ fn block_on(command: impl Future<Output = u8>) -> u8 {
     };
     loader::watch_process();
     runtime.block_on(async {
-        if let Err(error) = outlive_file_size_limit() {
+        if let Err(error) = signals::outlive_file_size_limit() {
             complain(&format!("error: signals cannot be handled: {error}"));
             return SOFTWARE;
         }
@@ -197,13 +203,6 @@ fn block_on(command: impl Future<Output = u8>) -> u8 {
         }
         code
     })
-}
-
-/// A file that has grown to the limit of this process (`ulimit -f`) makes the write fail, as a full disk does, and does
-/// not end the process. A handler, once it is there, stays.
-fn outlive_file_size_limit() -> io::Result<()> {
-    let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-    signal(kind).map(drop)
 }
 
 /// The environment of this process.

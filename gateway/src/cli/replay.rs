@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use super::{
     CONFIG, ConfigArgs, LEFT, NO_FILE, SOFTWARE, USAGE, all_problems, block_on, complain, complain_about,
-    complain_about_plugins, environment, load, logging, print, run,
+    complain_about_plugins, environment, load, logging, print, signals,
 };
 use crate::{
     admin::metrics::Metrics,
@@ -79,7 +79,7 @@ async fn send(survey: Survey, entry: Entry, config: &Config) -> Result<Tally, u8
     let plugin = loaded.map_err(complain_about_plugins)?.ready.into_iter().next();
     let (plugin, _) = plugin.ok_or(SOFTWARE)?;
     let metrics = Metrics::new().map_err(|error| software(&error))?;
-    let shutdown = run::shutdown().map_err(|error| software(&error))?;
+    let shutdown = signals::shutdown_or_hangup().map_err(|error| software(&error))?;
     let replay = Replay::new(survey, plugin, entry, metrics.exporter_instruments());
     let replay = replay.map_err(|error| refuse(&error))?;
     replay.run(shutdown, config.telemetry.drain_timeout).await.map_err(|error| refuse(&error))

@@ -5,19 +5,20 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use socket2::{Domain, Socket, Type};
 use tracing::{info, warn};
 
 use super::{
     CONFIG, ConfigArgs, SOFTWARE, all_problems, block_on, check::unfit, complain, complain_about,
-    complain_about_plugins, environment, load, logging,
+    complain_about_plugins, environment, load, logging, signals,
 };
 use crate::{
     config::{Config, Loaded},
     gateway::{self, Listeners, RunError},
-    loader,
     pipeline::dead_letter::Unfit,
+    settings::Secret,
     startup::{self, Host},
+    supervisor::{self, Sockets},
 };
 
 pub(super) fn run(args: &ConfigArgs) -> u8 {
@@ -27,6 +28,12 @@ pub(super) fn run(args: &ConfigArgs) -> u8 {
 
 /// Configuration before plugins, plugins before ports: every mistake is told before anything is served.
 async fn serve(loaded: Loaded, allow_insecure: bool) -> Result<(), u8> {
+    signals::ignore_those_without_meaning().map_err(|error| without_signals(&error))?;
+    // It changes the environment, and is done before there are threads that read it.
+    let sockets = supervisor::sockets().map_err(|error| {
+        complain(&format!("error: {error}"));
+        CONFIG
+    })?;
     let Loaded { config, plugins, problems, notes, path } = loaded;
     let Some(config) = config else {
         complain_about(&all_problems(problems, &plugins, allow_insecure).await);
@@ -45,27 +52,55 @@ async fn serve(loaded: Loaded, allow_insecure: bool) -> Result<(), u8> {
     let plugins = startup::load_plugins(&config.plugin, &Host::of(&config), environment)
         .await
         .map_err(complain_about_plugins)?;
-    let listeners = bind(&config)?;
-    let shutdown = shutdown().map_err(|error| {
-        complain(&format!("error: signals cannot be handled: {error}"));
-        SOFTWARE
-    })?;
+    let listeners = bind(&config, sockets)?;
+    let shutdown = signals::shutdown().map_err(|error| without_signals(&error))?;
     gateway::run(config, plugins, listeners, shutdown).await.map_err(|error| {
         complain(&format!("error: {error}"));
         if matches!(error, RunError::Provider(_)) { CONFIG } else { SOFTWARE }
     })
 }
 
-fn bind(config: &Config) -> Result<Listeners, u8> {
-    let listen = |key: &str, address: SocketAddr| {
-        TcpListener::bind(address).map_err(|error| complain(&refusal(key, address, &error)))
+fn without_signals(error: &io::Error) -> u8 {
+    complain(&format!("error: signals cannot be handled: {error}"));
+    SOFTWARE
+}
+
+/// A socket that was passed to this process goes before an address.
+fn bind(config: &Config, passed: Sockets) -> Result<Listeners, u8> {
+    let listen = |key: &str, address: SocketAddr, passed: Option<TcpListener>| {
+        let listener = passed.map_or_else(|| open(address), Ok);
+        listener.map_err(|error| complain(&refusal(key, address, &error)))
     };
-    let server = listen("server.listen", config.server.listen);
-    let admin = listen("admin.listen", config.admin.listen);
+    // The rule of the configuration holds for an address that is not in it, too.
+    if let Some(address) = passed.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+        && !address.ip().is_loopback()
+        && config.admin.token.as_ref().is_none_or(Secret::is_empty)
+    {
+        complain(&format!(
+            "error: LISTEN_FDS: the socket for the admin port is on {address}, which is not a loopback address, and no \
+             token is set; set admin.token or admin.token_file, or let it listen on 127.0.0.1"
+        ));
+        return Err(CONFIG);
+    }
+    let server = listen("server.listen", config.server.listen, passed.server);
+    let admin = listen("admin.listen", config.admin.listen, passed.admin);
     match (server, admin) {
         (Ok(server), Ok(admin)) => Ok(Listeners { server, admin }),
         _ => Err(CONFIG),
     }
+}
+
+/// Connections that wait to be accepted; the kernel allows no more than `net.core.somaxconn`. The standard library's 128
+/// overflow when a thousand clients come back at once: the kernel then drops them without a word to either side.
+const BACKLOG: i32 = 4096;
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A port is free again as soon as nobody listens there, whatever of its old connections is left.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn refusal(key: &str, address: SocketAddr, error: &io::Error) -> String {
@@ -80,25 +115,4 @@ fn refusal(key: &str, address: SocketAddr, error: &io::Error) -> String {
         _ => error.to_string(),
     };
     format!("error: {key}: cannot listen on {address}: {cause}")
-}
-
-/// Done at the first SIGINT or SIGTERM. A second one ends the process at once.
-pub(super) fn shutdown() -> io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        next(&mut interrupt, &mut terminate).await;
-        tokio::spawn(async move {
-            next(&mut interrupt, &mut terminate).await;
-            warn!("stopped at once by a second signal; records may be lost");
-            loader::exit_at_once(130);
-        });
-    })
-}
-
-async fn next(interrupt: &mut tokio::signal::unix::Signal, terminate: &mut tokio::signal::unix::Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }

@@ -34,15 +34,28 @@ pub struct Config {
     /// Header fields of a request, answered with 431 beyond that, and of a provider's answer, which is a 502 then.
     #[schemars(range(min = 16, max = 10_000))]
     pub max_headers: usize,
-    /// How long a client may take to send a request's head.
+    /// How long a client may take to send a request's head; for the first one from the connection's beginning.
     #[serde(with = "HumanDuration")]
     #[schemars(extend("x-min" = "1ms"))]
     pub header_timeout: Duration,
+    /// How long a connection may be without a request. Longer than the idle time of what connects here (a balancer's is
+    /// mostly 60s), or a request may meet a connection that is just being closed.
+    #[serde(with = "HumanDuration")]
+    #[schemars(extend("x-min" = "1ms"))]
+    pub idle_timeout: Duration,
     /// How long a client may pause inside a request's body.
     #[serde(with = "HumanDuration")]
     #[schemars(extend("x-min" = "1ms"))]
     pub body_timeout: Duration,
-    /// How long requests in flight may go on after SIGTERM.
+    /// How long a client may take nothing of an answer that waits for it.
+    #[serde(with = "HumanDuration")]
+    #[schemars(extend("x-min" = "1ms"))]
+    pub write_timeout: Duration,
+    /// How long connections are still accepted after SIGTERM, while `/readyz` says 503 and answers ask clients to go:
+    /// as long as it takes balancers to notice.
+    #[serde(with = "HumanDuration")]
+    pub drain_delay: Duration,
+    /// How long requests in flight may go on after that.
     #[serde(with = "HumanDuration")]
     pub shutdown_grace: Duration,
     /// Threads that serve requests; 0 is one per core.
@@ -96,7 +109,10 @@ impl Default for Config {
             max_header_bytes: ByteSize::kib(64),
             max_headers: 100,
             header_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            drain_delay: Duration::ZERO,
             shutdown_grace: Duration::from_secs(30),
             workers: 0,
             cors: Cors::default(),

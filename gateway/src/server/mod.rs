@@ -5,6 +5,8 @@
 
 mod bad_requests;
 pub mod config;
+pub(crate) mod connection;
+mod phase;
 mod worker;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -15,9 +17,16 @@ use tokio::{
 };
 use tracing::warn;
 
-pub(crate) use self::bad_requests::BadRequests;
-use self::worker::{Worker, Workers};
-use crate::proxy::Proxy;
+pub(crate) use self::{
+    bad_requests::BadRequests,
+    phase::Phase,
+    worker::{RollCall, configure},
+};
+use self::{
+    connection::{Limits, Timeouts},
+    worker::{Worker, Workers},
+};
+use crate::{proxy::Proxy, repeats::Repeats};
 
 /// One client's connection, and its place among `max_connections`.
 #[derive(Debug)]
@@ -32,6 +41,7 @@ pub(crate) struct Server {
     workers: Workers,
     places: Arc<Semaphore>,
     max_connections: usize,
+    timeouts: Timeouts,
     grace: Duration,
     bad_requests: Arc<BadRequests>,
 }
@@ -51,23 +61,31 @@ impl OpenConnections {
 
 impl Server {
     /// Starts one worker for each proxy.
-    pub(crate) fn start(config: &config::Config, proxies: Vec<Proxy>) -> io::Result<Self> {
+    pub(crate) fn start(
+        config: &config::Config,
+        max_connections: usize,
+        proxies: Vec<Proxy>,
+    ) -> io::Result<Self> {
+        let timeouts = Timeouts::default();
+        let bad_requests = Arc::<BadRequests>::default();
         let settings = worker::Settings {
             max_header_bytes: config.max_header_bytes.as_usize(),
             max_headers: config.max_headers,
-            header_timeout: config.header_timeout,
+            limits: Limits::of(config),
+            timeouts: timeouts.clone(),
+            bad_requests: bad_requests.clone(),
             grace: config.shutdown_grace,
         };
-        let bad_requests = Arc::<BadRequests>::default();
         let workers = proxies
             .into_iter()
             .enumerate()
-            .map(|(index, proxy)| Worker::start(index, proxy, settings, bad_requests.clone()))
+            .map(|(index, proxy)| Worker::start(index, proxy, settings.clone()))
             .collect::<io::Result<_>>()?;
         Ok(Self {
             workers: Workers::new(workers),
-            places: Arc::new(Semaphore::new(config.max_connections)),
-            max_connections: config.max_connections,
+            places: Arc::new(Semaphore::new(max_connections)),
+            max_connections,
+            timeouts,
             grace: config.shutdown_grace,
             bad_requests,
         })
@@ -81,20 +99,42 @@ impl Server {
         OpenConnections { places: self.places.clone(), max: self.max_connections }
     }
 
+    /// Clients that overran a limit, for metrics.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.timeouts.clone()
+    }
+
     /// Accepts until `shutdown`. At the limit of connections, further ones wait in the listener's backlog.
-    pub(crate) async fn accept(&mut self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    pub(crate) async fn accept(&mut self, listener: &TcpListener, shutdown: impl Future<Output = ()>) {
+        let refused = Refused::default();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             tokio::select! {
-                connection = next(&listener, &self.places) => match connection {
+                connection = next(listener, &self.places) => match connection {
                     Ok(connection) => self.workers.serve(connection),
-                    Err(error) => {
-                        // Out of descriptors or memory: it passes when connections end.
-                        warn!("cannot accept a connection: {error}");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
+                    Err(error) => refused.wait("a connection", &error).await,
                 },
                 () = &mut shutdown => return,
+            }
+        }
+    }
+
+    pub(crate) fn roll_call(&self) -> RollCall {
+        self.workers.roll_call()
+    }
+
+    /// From now on clients are asked to go. They are still accepted.
+    pub(crate) fn drain(&self) {
+        self.workers.drain();
+    }
+
+    /// Accepts who stands in the listener's backlog: to a client it is a connection, on which its request may be already.
+    /// When the listener is closed, those that are still in it are reset.
+    pub(crate) fn accept_last(&mut self, listener: &std::net::TcpListener) {
+        while let Ok(place) = self.places.clone().try_acquire_owned() {
+            let Ok((stream, _peer)) = listener.accept() else { return };
+            if stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).is_ok() {
+                self.workers.serve(Connection { stream, place });
             }
         }
     }
@@ -103,6 +143,20 @@ impl Server {
     pub(crate) async fn shutdown(self) {
         let deadline = self.grace + Duration::from_secs(1);
         self.workers.shutdown(deadline).await;
+    }
+}
+
+/// What the system says when it gives no connection: out of descriptors or memory. It passes when connections end.
+#[derive(Debug, Default)]
+pub(crate) struct Refused(Repeats);
+
+impl Refused {
+    /// Tells it, at most twice a minute, and waits a moment.
+    pub(crate) async fn wait(&self, what: &str, error: &io::Error) {
+        if let Some(suppressed) = self.0.due(1) {
+            warn!(suppressed, "cannot accept {what}: {error}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

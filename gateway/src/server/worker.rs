@@ -1,56 +1,64 @@
 //! One worker: a thread with a runtime of its own that serves its share of the connections.
 
-use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
-};
+use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use tokio::{
     net::TcpStream,
     runtime,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
 };
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
-use super::{BadRequests, Connection};
+use super::{
+    BadRequests, Connection,
+    connection::{Activity, Limits, Protocols, Streams, Timeouts},
+    phase::Phase,
+};
 use crate::{
     memory,
     proxy::{Proxy, tunnel},
 };
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub max_header_bytes: usize,
     pub max_headers: usize,
-    pub header_timeout: Duration,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub bad_requests: Arc<BadRequests>,
     pub grace: Duration,
+}
+
+/// What a worker is given to do.
+#[derive(Debug)]
+enum Job {
+    Serve(Connection),
+    /// To say that it is alive.
+    Answer(oneshot::Sender<()>),
 }
 
 #[derive(Debug)]
 pub(super) struct Worker {
-    connections: mpsc::UnboundedSender<Connection>,
+    jobs: mpsc::UnboundedSender<Job>,
+    phase: Arc<watch::Sender<Phase>>,
     done: oneshot::Receiver<()>,
 }
 
 impl Worker {
-    pub(super) fn start(
-        index: usize,
-        proxy: Proxy,
-        settings: Settings,
-        bad_requests: Arc<BadRequests>,
-    ) -> io::Result<Self> {
-        let (connections, queue) = mpsc::unbounded_channel();
+    pub(super) fn start(index: usize, proxy: Proxy, settings: Settings) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::unbounded_channel();
         let (signal, done) = oneshot::channel();
+        let phase = Arc::new(watch::Sender::new(Phase::Serving));
+        let seen = phase.clone();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            runtime.block_on(run(proxy, queue, settings, bad_requests));
+            runtime.block_on(run(proxy, queue, &seen, &settings));
             // Connections that are left break off here, and make their records.
             drop(runtime);
             let _ = signal.send(());
         })?;
-        Ok(Self { connections, done })
+        Ok(Self { jobs, phase, done })
     }
 }
 
@@ -68,14 +76,25 @@ impl Workers {
 
     pub(super) fn serve(&mut self, connection: Connection) {
         self.next = (self.next + 1) % self.workers.len();
-        if self.workers[self.next].connections.send(connection).is_err() {
+        if self.workers[self.next].jobs.send(Job::Serve(connection)).is_err() {
             error!("a worker has stopped; a connection is refused");
+        }
+    }
+
+    pub(super) fn roll_call(&self) -> RollCall {
+        RollCall(self.workers.iter().map(|worker| worker.jobs.downgrade()).collect())
+    }
+
+    /// From now on clients are asked to go.
+    pub(super) fn drain(&self) {
+        for worker in &self.workers {
+            worker.phase.send_replace(Phase::Draining);
         }
     }
 
     pub(super) async fn shutdown(self, deadline: Duration) {
         let (senders, ends): (Vec<_>, Vec<_>) =
-            self.workers.into_iter().map(|worker| (worker.connections, worker.done)).unzip();
+            self.workers.into_iter().map(|worker| (worker.jobs, worker.done)).unzip();
         drop(senders);
         let all = async {
             for end in ends {
@@ -88,53 +107,79 @@ impl Workers {
     }
 }
 
+/// Finds out whether all workers answer.
+#[derive(Debug)]
+pub(crate) struct RollCall(Vec<mpsc::WeakUnboundedSender<Job>>);
+
+impl RollCall {
+    /// Done when they have. Those that have stopped need not.
+    pub(crate) async fn answered(&self) {
+        for worker in &self.0 {
+            let (answer, answered) = oneshot::channel();
+            let asked = worker.upgrade().map(|jobs| jobs.send(Job::Answer(answer)));
+            if matches!(asked, Some(Ok(()))) {
+                // A worker that has ended meanwhile has dropped the question.
+                let _ = answered.await;
+            }
+        }
+    }
+}
+
 async fn run(
     proxy: Proxy,
-    mut queue: mpsc::UnboundedReceiver<Connection>,
-    settings: Settings,
-    bad_requests: Arc<BadRequests>,
+    mut queue: mpsc::UnboundedReceiver<Job>,
+    phase: &Arc<watch::Sender<Phase>>,
+    settings: &Settings,
 ) {
     let proxy = Arc::new(proxy);
-    let builder = builder(settings);
-    let graceful = GracefulShutdown::new();
-    let idle = tokio::spawn({
-        let proxy = proxy.clone();
-        memory::give_back_when_idle(move || proxy.finished())
+    let Settings { max_header_bytes, max_headers, limits, timeouts, grace, bad_requests } = settings;
+    let protocols = Protocols::new(*limits, phase.subscribe(), timeouts.clone(), |builder| {
+        configure(builder, *max_header_bytes);
+        builder.http1().max_headers(*max_headers);
     });
-    while let Some(connection) = queue.recv().await {
-        serve(connection, &builder, &proxy, &graceful, bad_requests.clone());
+    let idle = tokio::spawn({
+        let (proxy, phase) = (proxy.clone(), phase.clone());
+        // A connection that ends leaves memory behind, too, whether it had a request or not.
+        memory::give_back_when_idle(move || (proxy.finished() << 20) + phase.receiver_count() as u64)
+    });
+    while let Some(job) = queue.recv().await {
+        match job {
+            Job::Serve(connection) => serve(connection, &protocols, &proxy, bad_requests.clone()),
+            Job::Answer(alive) => drop(alive.send(())),
+        }
     }
-    if tokio::time::timeout(settings.grace, graceful.shutdown()).await.is_err() {
+    // It listens to the phase as connections do, and is none that is to be waited for.
+    drop(protocols);
+    phase.send_replace(Phase::Stopping);
+    if tokio::time::timeout(*grace, phase.closed()).await.is_err() {
         proxy.abort();
-        warn!("requests were still under way after {:?}; they are cut", settings.grace);
+        warn!("requests were still under way after {grace:?}; they are cut");
     }
     idle.abort();
 }
 
-fn builder(settings: Settings) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
-        .max_buf_size(settings.max_header_bytes)
-        .max_headers(settings.max_headers)
-        .keep_alive(true);
+/// Pings tell a client that is gone from one that waits for a silent provider.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Requests at once on one HTTP/2 connection: as many as nearly every server allows.
+const MAX_STREAMS: u32 = 100;
+
+/// What of an answer may wait in a stream of HTTP/2 for a client that does not read it. Without it hyper would hold 400 KiB.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What both ports say of the protocols.
+pub(crate) fn configure(builder: &mut Builder<Streams>, max_header_bytes: usize) {
+    builder.http1().max_buf_size(max_header_bytes).keep_alive(true);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(settings.header_timeout);
-    builder
+        .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(PING_INTERVAL);
 }
 
-fn serve(
-    connection: Connection,
-    builder: &Builder<TokioExecutor>,
-    proxy: &Arc<Proxy>,
-    graceful: &GracefulShutdown,
-    bad_requests: Arc<BadRequests>,
-) {
+fn serve(connection: Connection, protocols: &Protocols, proxy: &Arc<Proxy>, bad_requests: Arc<BadRequests>) {
     let Connection { stream, place } = connection;
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
@@ -145,26 +190,18 @@ fn serve(
     };
     let proxy = proxy.clone();
     let tunnels = tunnel::Slot::default();
-    let service = service_fn({
+    let handle = {
         let tunnels = tunnels.clone();
-        move |request| {
-            let answer = proxy.clone().handle(request, tunnels.clone());
-            async move { Ok::<_, Infallible>(answer.await) }
-        }
-    });
-    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    let served = graceful.watch(served);
-    // A tunnel is what is left of a connection that has ended as such: it keeps its place, and is waited for.
-    let waited_for = graceful.watcher();
+        move |request| proxy.clone().handle(request, tunnels.clone())
+    };
+    let served = protocols.serve(stream, place, Activity::new(), handle);
     tokio::spawn(async move {
         if let Err(error) = served.await {
-            debug!("a connection ended early: {error}");
             bad_requests.note(&*error);
         }
+        // What is left of a connection that has ended as such. Its socket keeps its place, and is waited for.
         if let Some(tunnel) = tunnels.take() {
             Box::pin(tunnel.run()).await;
         }
-        drop(waited_for);
-        drop(place);
     });
 }

@@ -13,6 +13,7 @@
 //! | `rounds` | the order of measurements |
 //! | `http2` | requests a second behind a provider that speaks HTTP/2 |
 //! | `memory` | bytes kept per idle connection and per open stream |
+//! | `accept` | how long a new client waits while 3 MB of metrics are scraped |
 //! | `bounds` | resident memory with every sink dead and all that is bounded full |
 //! | `exporters` | what each exporter costs against a local backend, and how large it is |
 //! | `in_process` | figures that need the gateway's library instead of its binary |
@@ -21,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accept;
 mod bounds;
 mod exporters;
 mod http2;
@@ -80,6 +82,8 @@ enum Part {
     Http2,
     /// What is kept in memory.
     Memory,
+    /// New connections while metrics are scraped.
+    Accept,
     /// The exporters against their backends.
     Exporters,
 }
@@ -117,6 +121,10 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     if measures(Part::Http2) {
         behind = http2::measure(&binaries, &pace, &mut say)?;
     }
+    let accept = match binaries.probe().filter(|_| measures(Part::Accept)) {
+        Some(_) => Some(accept::measure(&binaries, &pace)?),
+        None => None,
+    };
     let probe = binaries.probe().filter(|_| measures(Part::Proxies));
     let exporters = match binaries.test_server().filter(|_| measures(Part::Exporters)) {
         Some(test_server) => exporters::measure(&test_server, &binaries.plugins(), pace.window, &mut say)?,
@@ -133,6 +141,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         behind,
         memory,
         bounded,
+        accept,
         exporters,
     };
     if let Some(path) = &arguments.json {

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, fs, time::Duration};
 use serde_json::{Value, json};
 
 use crate::{
+    accept::Accept,
     bounds::{BOUNDS, Bounded, MIB},
     exporters::Exporter,
     http2::{self, Behind},
@@ -21,6 +22,7 @@ pub(crate) struct Report {
     pub(crate) behind: Vec<Behind>,
     pub(crate) memory: Vec<Memory>,
     pub(crate) bounded: Vec<Bounded>,
+    pub(crate) accept: Option<Accept>,
     pub(crate) exporters: Vec<Exporter>,
     pub(crate) boundary_call_ns: Option<f64>,
     pub(crate) pipeline_records_per_second: Option<f64>,
@@ -37,6 +39,8 @@ const IDLE_CONNECTION_GOAL: f64 = 16.0 * 1024.0;
 const OPEN_STREAM_GOAL: f64 = 32.0 * 1024.0;
 /// A recorded stream is held: a buffer that grows by doubling takes up to twice its bytes, and each chunk has a mark.
 const LONG_STREAM_GOALS: [f64; 2] = [320.0 * 1024.0, 2_900.0 * 1024.0];
+/// One thread accepts, and another answers operators.
+const SCRAPED_RATIO_GOAL: f64 = 2.0;
 /// Above what the configuration allows.
 const ABOVE_BOUNDS_GOAL_MIB: f64 = 40.0;
 const LIBRARY_GOAL: f64 = 4.0 * 1024.0 * 1024.0;
@@ -76,6 +80,10 @@ impl Report {
             ["Every sink dead, all full, MB", "resident", "allowed", "in flight", "queued", "goal"],
             &self.bounded_rows(),
         ));
+        text.push_str(&table(
+            ["A new connection's first answer, µs", "p50", "p99", "scraped p50", "p99", "goal"],
+            &self.accept_rows(),
+        ));
         text.push_str(&table(["In process", "", "", "", "", "goal"], &self.in_process_rows()));
         text.push_str(&table(
             ["Exporter, its backend beside it", "records/s", "CPU µs", "load, ms", "size, KB", "goal"],
@@ -93,6 +101,7 @@ impl Report {
             "proxies": self.proxies,
             "behind_http2": self.behind,
             "memory": self.memory,
+            "accept": self.accept,
             "every_sink_dead": { "bounds": BOUNDS, "loads": self.bounded },
             "cpu_ratios_to_nginx": self.proxies.iter().map(|proxy| json!({
                 "kind": proxy.kind,
@@ -231,6 +240,21 @@ impl Report {
             ]
         };
         self.memory.iter().map(row).collect()
+    }
+
+    fn accept_rows(&self) -> Vec<[String; 6]> {
+        let row = |accept: &Accept| {
+            let ratio = accept.scraped.p50 / accept.alone.p50;
+            [
+                format!("{}, {} scrapes", Kind::Scraped.name(), accept.scrapes),
+                number(Some(accept.alone.p50), 0),
+                number(Some(accept.alone.p99), 0),
+                number(Some(accept.scraped.p50), 0),
+                number(Some(accept.scraped.p99), 0),
+                at_most(Some(ratio), SCRAPED_RATIO_GOAL, 1),
+            ]
+        };
+        self.accept.iter().map(row).collect()
     }
 
     fn bounded_rows(&self) -> Vec<[String; 6]> {

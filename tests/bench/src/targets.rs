@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Hanging,
     /// The gateway with exporters that all hang, and with bounds of its own.
     Dead,
+    /// The gateway with an exporter whose metrics are 3 MB.
+    Scraped,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             Self::Three => "gateway, file + prometheus + console",
             Self::Hanging => "the same + one that hangs",
             Self::Dead => "gateway, every exporter hangs",
+            Self::Scraped => "gateway, 3 MB of metrics",
         }
     }
 }
@@ -211,6 +214,7 @@ impl Running {
                 let [one, two, three] = THREE;
                 gateway(binaries, upstream.address, folder, "", &[one, two, three, HANGING])
             }
+            Kind::Scraped => gateway(binaries, upstream.address, folder, "", &[LARGE]),
             Kind::Dead => {
                 let telemetry = format!(
                     "[telemetry.capture]\nmax_body_bytes = \"4 MiB\"\nmax_in_flight_bytes = \"{IN_FLIGHT} B\"\n"
@@ -228,6 +232,11 @@ impl Running {
     pub(crate) fn behind(binaries: &Binaries, upstream: &Upstream, keys: &str) -> Result<Self, Error> {
         let folder = tempfile::Builder::new().prefix("magicapi-bench-").tempdir()?;
         gateway(binaries, upstream.address, folder, keys, &[])
+    }
+
+    /// Where operators connect.
+    pub(crate) fn admin(&self) -> Result<SocketAddr, Error> {
+        Ok(self.admin.ok_or("no gateway")?)
     }
 
     pub(crate) fn cpu(&self) -> Result<Option<Duration>, Error> {
@@ -387,6 +396,10 @@ keep = 1"#,
 /// The probe plugin, told never to return from `export`.
 const HANGING: Plugin<'static> =
     Plugin { name: "hanging", file: "libprobe_exporter.so", keys: "", settings: r#"script = ["hang"]"# };
+
+/// The probe plugin, told to expose more than any exporter should.
+const LARGE: Plugin<'static> =
+    Plugin { name: "large", file: "libprobe_exporter.so", keys: "", settings: r#"scrape = "large""# };
 
 fn gateway(
     binaries: &Binaries,

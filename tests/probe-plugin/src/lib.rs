@@ -58,7 +58,7 @@ pub struct Config {
     secret: Option<Hidden>,
     /// What `shutdown` does: `ok`, `fail`, `panic`, `hang`.
     shutdown: Option<String>,
-    /// What `scrape` does: `ok`, `none`, `garbage`, `panic`, `hang`.
+    /// What `scrape` does: `ok`, `large` (3 MB), `none`, `garbage`, `panic`, `hang`.
     scrape: Option<String>,
     /// What `health` does: `ok`, `unhealthy`, `unknown`, `panic`, `hang`.
     health: Option<String>,
@@ -167,6 +167,9 @@ impl TelemetryExporter for Probe {
     fn scrape(&self, out: &mut dyn Write) -> io::Result<()> {
         match self.config.scrape.as_deref().unwrap_or("ok") {
             "none" => Err(io::ErrorKind::Unsupported.into()),
+            "large" => (0..36_000).try_for_each(|series| {
+                writeln!(out, "probe_large_total{{series=\"{series:05}\",of=\"many that one scrape has to bring\",n=\"1\"}} {series}")
+            }),
             "garbage" => out.write_all(b"\xff\x00 {{{ not an exposition \n\n nan nan"),
             "panic" => panic!("told to panic in scrape"),
             "hang" => hang(),

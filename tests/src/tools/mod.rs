@@ -7,6 +7,7 @@ mod collector;
 mod h2spec;
 mod leash;
 mod llm;
+mod nginx;
 mod opensearch;
 mod postgres;
 mod prometheus;
@@ -23,6 +24,7 @@ pub use self::{
     collector::Collector,
     h2spec::H2spec,
     llm::Llm,
+    nginx::Nginx,
     opensearch::OpenSearch,
     postgres::{Database, Postgres},
     prometheus::{Prometheus, promtool_check_metrics},
@@ -65,7 +67,7 @@ fn free_port() -> u16 {
 
 /// A free port for a server that is stopped and started again: the kernel gives none of these to those who ask for any,
 /// so that nobody has it in between.
-fn lasting_port() -> u16 {
+pub fn lasting_port() -> u16 {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;
     static ASKED: AtomicU16 = AtomicU16::new(0);

@@ -52,7 +52,8 @@ async fn alive_and_ready_without_any_plugin() {
     let gateway = Gateway::new().start().await;
     let (alive, ready) = (gateway.admin("/healthz").await, gateway.admin("/readyz").await);
     assert_eq!((alive.status.as_u16(), alive.json()), (200, json!({ "status": "ok" })));
-    assert_eq!((ready.status.as_u16(), ready.json()), (200, json!({ "ready": true, "plugins": [] })));
+    let nothing_to_wait_for = json!({ "ready": true, "stopping": false, "plugins": [] });
+    assert_eq!((ready.status.as_u16(), ready.json()), (200, nothing_to_wait_for));
     assert_eq!(gateway.admin("/plugins").await.json(), json!({ "plugins": [] }));
 }
 

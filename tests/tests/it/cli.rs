@@ -193,6 +193,8 @@ async fn host_and_port_of_the_environment_go_before_the_file() {
 async fn a_start_is_told_in_one_line_for_each_plugin_and_two_for_the_addresses() {
     let gateway =
         Gateway::new().plugin("console", "console", "").plugin("numbers", "prometheus", "").file_exporter();
+    // A machine with a short limit on open files would say so.
+    let gateway = gateway.server("max_connections = 100");
     let path = gateway.folder().join("gateway.toml").display().to_string();
     let gateway = gateway.start().await;
     // A terminal is where the time stamp and the level stand; after them comes what is said.

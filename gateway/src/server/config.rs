@@ -69,7 +69,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
-    /// Origins such as "https://app.example", without a path; "*" is every page. Empty: none.
+    /// Origins such as `https://app.example`, without a path; `*` is every page. Empty: none.
     pub allowed_origins: Vec<String>,
     /// How long a browser may keep the answer to its preflight request.
     #[serde(with = "HumanDuration")]

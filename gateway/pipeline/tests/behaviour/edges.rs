@@ -281,3 +281,70 @@ fn every_reason_has_a_label_of_its_own() {
     );
     assert_eq!(RejectReason::ALL.map(RejectReason::label), ["record", "call"]);
 }
+
+/// Sends what there is, at the earliest time, and settles it.
+fn settle_next(scene: &mut Scene, outcome: impl FnOnce(&[Item]) -> Outcome<Item>) -> Vec<Notice> {
+    loop {
+        match scene.pipeline.next(scene.now) {
+            Next::Send(batch) => {
+                let outcome = outcome(&batch.items);
+                return scene.pipeline.settle(batch.id, outcome, scene.now).notices;
+            }
+            Next::Wait(Some(until)) => scene.now = until,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn it_is_told_until_when_no_call_is_made() {
+    let mut scene = Scene::new(policy());
+    scene.admit([0]);
+    assert_eq!(scene.pipeline.no_call_before(scene.now), None);
+    settle_next(&mut scene, |_| Outcome {
+        retry_after: Some(60 * SECOND),
+        ..Outcome::of(status::RETRY, "429")
+    });
+    let until = scene.now + 60 * SECOND;
+    for (at, expected) in [(scene.now, Some(until)), (until - MS, Some(until)), (until, None)] {
+        assert_eq!(scene.pipeline.no_call_before(at), expected);
+    }
+}
+
+#[test]
+fn at_the_end_a_record_that_was_to_wait_on_its_own_is_sent_at_once() {
+    let mut scene = Scene::new(policy());
+    scene.admit([0]);
+    settle_next(&mut scene, |items| Outcome {
+        retry_after: Some(300 * SECOND),
+        ..verdicts(items, |_| verdict::RETRY).0
+    });
+    let _ = scene.pipeline.close(scene.now);
+    assert!(matches!(scene.pipeline.next(scene.now), Next::Send(_)));
+}
+
+#[test]
+fn of_a_failed_call_it_is_told_whether_it_was_a_probe() {
+    let mut policy = policy();
+    policy.breaker.failures = 2;
+    let mut scene = Scene::new(policy);
+    scene.admit([0]);
+    let told: Vec<Option<bool>> = (0..3)
+        .map(|_| {
+            let notices = settle_next(&mut scene, |_| Outcome::of(status::RETRY, "503"));
+            notices.iter().find_map(|notice| match notice {
+                Notice::CallFailed { is_probe, .. } => Some(*is_probe),
+                _ => None,
+            })
+        })
+        .collect();
+    assert_eq!(told, [Some(false), None, Some(true)], "the second one opens the breaker");
+}
+
+#[test]
+fn what_a_record_loses_has_the_names_of_its_documentation() {
+    assert_eq!(
+        exporter_pipeline::Shed::ORDER.map(exporter_pipeline::Shed::name),
+        ["streamed_data", "response", "request"]
+    );
+}

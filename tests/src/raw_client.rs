@@ -168,3 +168,19 @@ pub fn take_frames(bytes: &mut Vec<u8>) -> Vec<Frame> {
     }
     frames
 }
+
+/// Where chat completions are asked for.
+pub const CHAT: &str = "/v1/chat/completions";
+
+/// The body of a request for one.
+pub fn question(model: &str) -> String {
+    format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}]}}"#)
+}
+
+/// The whole request, as it goes over a socket.
+pub fn http1_post(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}

@@ -10,11 +10,8 @@ use http::{HeaderMap, header};
 
 use crate::{
     budget::{Budget, Reservation},
-    recorder::{self, Captured, Kept, MAX_ID_BYTES, MarkedBytes, STREAM_FACTOR},
+    recorder::{self, Captured, END_BYTES, Kept, MAX_ID_BYTES, MarkedBytes, STREAM_FACTOR},
 };
-
-/// Kept of each end of a body that is too large: a stream names its model first and its usage last.
-const END_BYTES: usize = 16 * 1024;
 
 /// What the ends of bodies may take beyond the limit of the budget, so that a record keeps its model and its usage when
 /// others fill the budget. Without even that room, nothing of a body is kept.

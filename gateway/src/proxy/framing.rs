@@ -135,16 +135,8 @@ fn is_host(value: &HeaderValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
-
     use super::*;
-
-    fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
-        headers
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect()
-    }
+    use crate::proxy::headers::tests::map;
 
     #[test]
     fn a_request_has_one_host_and_one_coding() {

@@ -108,10 +108,10 @@ fn has_credentials(headers: &HeaderMap) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
+    pub(in crate::proxy) fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
         headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))

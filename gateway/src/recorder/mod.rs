@@ -39,7 +39,7 @@ pub mod usage;
 mod worker;
 
 pub use self::{
-    assemble::{STREAM_FACTOR, Settings, assemble},
+    assemble::{END_BYTES, STREAM_FACTOR, Settings, assemble},
     exchange::{Captured, Exchange, Identity, Kept, MAX_ID_BYTES, MAX_PATH_BYTES, Summary, Times, Trace},
     marked_bytes::MarkedBytes,
     record::Record,

@@ -5,26 +5,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use end_to_end::{
     Gateway, Provider, RawClient, RawProvider, Running, Step,
-    raw_client::{self, PREFACE, RST_STREAM, begin_http2, http2_post, take_frames},
+    raw_client::{
+        self, CHAT, PREFACE, RST_STREAM, begin_http2, http1_post, http2_post, question, take_frames,
+    },
     wait_for,
 };
 use tokio::{sync::oneshot, task::JoinSet};
 
-const CHAT: &str = "/v1/chat/completions";
 const QUICK: Duration = Duration::from_millis(500);
 /// A busy machine is late. It is never early.
 const LATE: Duration = Duration::from_secs(15);
-
-fn question(model: &str) -> String {
-    format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}]}}"#)
-}
-
-fn http1_post(body: &str) -> String {
-    let length = body.len();
-    format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-}
 
 async fn gateway(keys: &str, provider: &Provider) -> Running {
     Gateway::new().server(keys).provider("demo", &provider.url()).file_exporter().start().await

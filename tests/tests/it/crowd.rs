@@ -9,27 +9,15 @@ use bytes::Bytes;
 use end_to_end::{
     Client, Gateway, RawClient, RawProvider, Running, Step,
     client::post,
-    raw_client::{PREFACE, begin_http2, http2_post},
+    raw_client::{CHAT, PREFACE, begin_http2, http1_post, http2_post, question},
     wait_for,
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
-const CHAT: &str = "/v1/chat/completions";
 const CROWD: usize = 2_000;
 /// What the gateway may hold more than before it met the crowd. Without one it varies by about as much.
 const NOISE: u64 = 16 << 20;
-
-fn question(model: &str) -> String {
-    format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}]}}"#)
-}
-
-fn http1_post(model: &str) -> Vec<u8> {
-    let body = question(model);
-    let length = body.len();
-    let head = "host: h\r\ncontent-type: application/json";
-    format!("POST {CHAT} HTTP/1.1\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
-}
 
 /// How one of the crowd passes its time.
 #[derive(Debug, Clone, Copy)]
@@ -65,8 +53,8 @@ impl Nothing {
             Self::HalfAHead => b"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\nx-".to_vec(),
             Self::HalfAPreface => PREFACE[..10].to_vec(),
             Self::OnlyAPreface => PREFACE.to_vec(),
-            Self::Idle => http1_post("small"),
-            Self::NeverReads => http1_post("big"),
+            Self::Idle => http1_post(&question("small")).into_bytes(),
+            Self::NeverReads => http1_post(&question("big")).into_bytes(),
             Self::IdleHttp2 | Self::PingingHttp2 => {
                 [begin_http2(65_535), http2_post(1, CHAT, &question("small"))].concat()
             }

@@ -5,23 +5,10 @@ use std::time::{Duration, Instant};
 use end_to_end::{
     Client, Gateway, Provider, RawClient, Running,
     client::post,
-    raw_client::{begin_http2, http2_post},
+    raw_client::{CHAT, begin_http2, http1_post, http2_post, question},
     wait_for,
 };
 use rustix::process::Signal;
-
-const CHAT: &str = "/v1/chat/completions";
-
-fn question(model: &str) -> String {
-    format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}]}}"#)
-}
-
-fn http1_post(body: &str) -> String {
-    let length = body.len();
-    format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-}
 
 async fn gateway(keys: &str, provider: &Provider) -> Running {
     Gateway::new().server(keys).provider("demo", &provider.url()).file_exporter().start().await

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::{Draft, Settings};
+use super::{Draft, END_BYTES, Settings};
 use crate::recorder::{
     body::{self, Body, Opened},
     dialect::{Api, Grammar, ProviderError},
@@ -140,8 +140,6 @@ impl<'a> Events<'a> {
     /// Each line counts as at least so many bytes of content: a stream that is all framing is bounded, too, in memory and
     /// in time. The longest answers of today's models have some 130,000 events of two or three lines.
     const BYTES_PER_LINE: usize = 10;
-    /// Of a stream that has too many, its end is read for its usage.
-    const TAIL: usize = 16 << 10;
 
     fn of(opened: &'a Opened<'_>, settings: &Settings) -> Self {
         let limit = settings.stream_limit();
@@ -152,7 +150,7 @@ impl<'a> Events<'a> {
         let whole = opened.is_whole() && is_all;
         if !whole {
             let bytes = opened.contiguous();
-            let tail = if is_all { opened.tail() } else { &bytes[bytes.len().saturating_sub(Self::TAIL)..] };
+            let tail = if is_all { opened.tail() } else { &bytes[bytes.len().saturating_sub(END_BYTES)..] };
             let tail = [(tail, None)].into_iter();
             chunks.extend(fold::split(&mut Splitter::midway(limit), tail, most_lines).0);
         }

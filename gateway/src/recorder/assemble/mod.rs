@@ -49,6 +49,9 @@ pub struct Settings {
 /// An event stream may pass in this many times the size of its content: every token has about 330 bytes around it.
 pub const STREAM_FACTOR: usize = 16;
 
+/// What is read of each end of a body that is too large: a stream names its model first and its usage last.
+pub const END_BYTES: usize = 16 * 1024;
+
 impl Settings {
     fn stream_limit(&self) -> usize {
         self.max_body_bytes.saturating_mul(STREAM_FACTOR)

@@ -11,11 +11,16 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::{
-    admin::{Absent, Admin, metrics::Metrics},
+    admin::{
+        Absent, Admin,
+        metrics::{Metrics, Open},
+    },
     budget::Budget,
     config::Config,
-    descriptors, mask, memory,
+    descriptors::{self, Crowd},
+    mask, memory,
     pipeline::{Drivers, Exporter, Exporters},
+    places::Places,
     proxy::{self, CaptureSettings, Limits, Own, Proxy, Target, cors::Cors, strip::Stripped, upstream},
     recorder::{self, Intake, Record, Recorder},
     server::{Server, config, connection::Limits as ConnectionLimits},
@@ -65,10 +70,12 @@ pub async fn run(
     let budget = Budget::new(config.telemetry.capture.max_in_flight_bytes.bytes());
     let (intake, recorder) = start_recorder(&config, &exporters, &budget)?;
     let count = || intake.counting(metrics.request_counter());
-    let settings = proxy_settings(&config, admin.clone(), budget.clone());
-    let mut server = start_server(&config, &targets, &settings, count)?;
+    let Crowd { connections, requests } = crowd(&config).within(descriptors::raise());
+    let (connections, requests) = (Places::new(connections), Places::new(requests));
+    let settings = proxy_settings(&config, requests.clone(), admin.clone(), budget.clone());
+    let mut server = start_server(&config, connections.clone(), &targets, &settings, count)?;
     metrics.show_gateway(
-        server.open_connections(),
+        Open { connections, requests },
         server.bad_requests(),
         server.timeouts(),
         budget,
@@ -169,7 +176,17 @@ fn start_recorder(
     Recorder::start(settings, budget, deliver)
 }
 
-fn proxy_settings(config: &Config, admin: Arc<Admin>, budget: Arc<Budget>) -> proxy::Settings {
+fn crowd(config: &Config) -> Crowd {
+    let connections = config.server.max_connections;
+    Crowd { connections, requests: config.server.max_requests.unwrap_or(connections) }
+}
+
+fn proxy_settings(
+    config: &Config,
+    places: Places,
+    admin: Arc<Admin>,
+    budget: Arc<Budget>,
+) -> proxy::Settings {
     let config::Cors { allowed_origins, max_age } = &config.server.cors;
     let max_request_bytes = config.server.max_request_bytes;
     proxy::Settings {
@@ -180,6 +197,7 @@ fn proxy_settings(config: &Config, admin: Arc<Admin>, budget: Arc<Budget>) -> pr
             body_timeout: config.server.body_timeout,
             max_headers: config.server.max_headers,
         },
+        places,
         stripped: Stripped::new(&config.proxy.strip_headers),
         capture: CaptureSettings {
             enabled: !admin.exporters.is_empty(),
@@ -192,13 +210,13 @@ fn proxy_settings(config: &Config, admin: Arc<Admin>, budget: Arc<Budget>) -> pr
 
 fn start_server(
     config: &Config,
+    places: Places,
     targets: &[Arc<Target>],
     settings: &proxy::Settings,
     intake: impl Fn() -> Intake,
 ) -> io::Result<Server> {
     let proxies = (0..workers(config)).map(|_| Proxy::new(targets, settings.clone(), intake())).collect();
-    let max_connections = descriptors::connections(descriptors::raise(), config.server.max_connections);
-    Server::start(&config.server, max_connections, proxies)
+    Server::start(&config.server, places, proxies)
 }
 
 fn workers(config: &Config) -> usize {

@@ -64,6 +64,8 @@ pub(crate) mod memory;
 #[forbid(unsafe_code)]
 pub mod pipeline;
 #[forbid(unsafe_code)]
+pub(crate) mod places;
+#[forbid(unsafe_code)]
 pub mod providers;
 #[forbid(unsafe_code)]
 pub mod proxy;

@@ -22,8 +22,9 @@ use crate::{
         Exporter, Exporters, Instruments,
         dead_letter::{Counts, DeadLetters},
     },
+    places::Places,
     recorder::{Count, Summary, Tally},
-    server::{BadRequests, OpenConnections, connection::Timeouts},
+    server::{BadRequests, connection::Timeouts},
 };
 
 /// Durations of requests, in seconds: OpenTelemetry's bounds for GenAI clients.
@@ -41,6 +42,13 @@ pub(crate) struct Metrics {
     exporters: OnceLock<Exporters>,
     absent: OnceLock<Vec<String>>,
     meter: Meter,
+}
+
+/// What clients have open.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub connections: Places,
+    pub requests: Places,
 }
 
 /// One exporter at the time of a scrape.
@@ -200,7 +208,7 @@ impl Metrics {
     /// From now on the gateway's own state is shown.
     pub(crate) fn show_gateway(
         &self,
-        connections: OpenConnections,
+        open: Open,
         bad_requests: Arc<BadRequests>,
         timeouts: Timeouts,
         budget: Arc<Budget>,
@@ -228,7 +236,12 @@ impl Metrics {
         meter
             .u64_observable_gauge("magicapi_gateway_open_connections")
             .with_description("Connections from clients")
-            .with_callback(move |gauge| gauge.observe(connections.count(), &[]))
+            .with_callback(move |gauge| gauge.observe(open.connections.taken(), &[]))
+            .build();
+        meter
+            .u64_observable_gauge("magicapi_gateway_open_requests")
+            .with_description("Requests to providers under way, WebSockets among them")
+            .with_callback(move |gauge| gauge.observe(open.requests.taken(), &[]))
             .build();
         meter
             .u64_observable_gauge("magicapi_gateway_captured_bytes")

@@ -8,6 +8,9 @@ use plugin_api::EndReason;
 
 use super::framing;
 
+/// When a client that found no place may come again, in seconds.
+const OVERLOAD_PAUSE: u16 = 1;
+
 /// Why the gateway could not pass a request on, or an answer back.
 ///
 /// The text goes to the client and names no internals; what only the operator may see is logged.
@@ -50,6 +53,11 @@ pub(crate) enum GatewayError {
     /// The client's: it went away before its body was here. Nobody reads the answer.
     #[error("the client closed the connection before the request was complete")]
     ClientGone,
+    /// The gateway's: as many requests as `server.max_requests` are under way.
+    #[error(
+        "the gateway has {limit} requests under way, and takes no more at once; try again in {OVERLOAD_PAUSE} s"
+    )]
+    Overloaded { limit: usize },
     /// The provider's or the network's: no connection.
     #[error("could not connect to provider `{provider}`")]
     ConnectFailed { provider: String },
@@ -75,6 +83,7 @@ impl GatewayError {
             Self::Misframed(_) => "misframed",
             Self::TooManyHeaders { .. } => "too_many_headers",
             Self::ClientGone => "client_gone",
+            Self::Overloaded { .. } => "overloaded",
             Self::UpstreamInvalid { .. } => "upstream_invalid",
             Self::UnknownProvider { .. } => "unknown_provider",
             Self::RequestTooLarge { .. } => "request_too_large",
@@ -100,6 +109,7 @@ impl GatewayError {
             Self::ConnectFailed { .. } | Self::UpstreamBroken { .. } | Self::UpstreamInvalid { .. } => {
                 StatusCode::BAD_GATEWAY
             }
+            Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -119,7 +129,8 @@ impl GatewayError {
             | Self::TooManyHeaders { .. }
             | Self::UnknownProvider { .. }
             | Self::RequestTooLarge { .. }
-            | Self::RequestBroken => EndReason::GatewayError,
+            | Self::RequestBroken
+            | Self::Overloaded { .. } => EndReason::GatewayError,
         }
     }
 
@@ -151,6 +162,9 @@ impl GatewayError {
             let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
             headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(OVERLOAD_PAUSE));
+        }
         if self.ends_connection() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -171,6 +185,7 @@ impl GatewayError {
             | Self::OriginRefused
             | Self::TooManyHeaders { .. }
             | Self::UnknownProvider { .. }
+            | Self::Overloaded { .. }
             | Self::ConnectFailed { .. }
             | Self::UpstreamTimeout { .. }
             | Self::UpstreamBroken { .. }
@@ -202,6 +217,7 @@ mod tests {
             (GatewayError::MethodRefused { method: Method::TRACE }, 405, EndReason::GatewayError),
             (GatewayError::Misframed(framing::Fault::Host), 400, EndReason::GatewayError),
             (GatewayError::TooManyHeaders { limit: 1 }, 431, EndReason::GatewayError),
+            (GatewayError::Overloaded { limit: 1 }, 503, EndReason::GatewayError),
             (GatewayError::ClientGone, 400, EndReason::ClientDisconnect),
             (GatewayError::UpstreamInvalid { provider: provider(), why: "" }, 502, EndReason::ProviderError),
             (GatewayError::RequestTooLarge { limit: 1 }, 413, EndReason::GatewayError),

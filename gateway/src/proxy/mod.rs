@@ -58,7 +58,10 @@ use self::{
     upload::{ClientBody, Upload},
     upstream::Upstream,
 };
-use crate::recorder::Intake;
+use crate::{
+    places::{Place, Places},
+    recorder::Intake,
+};
 
 /// Bodies up to this size are read before they are sent on, so that headers and body leave in one piece.
 const READ_AHEAD: u64 = 64 * 1024;
@@ -76,6 +79,8 @@ pub(crate) struct Proxy {
 pub(crate) struct Settings {
     pub default_provider: Arc<str>,
     pub limits: Limits,
+    /// As many as there may be requests under way.
+    pub places: Places,
     pub stripped: Stripped,
     pub own: Own,
     pub capture: CaptureSettings,
@@ -183,6 +188,7 @@ impl Proxy {
         observer: &mut RequestObserver,
     ) -> Result<Forwarded, GatewayError> {
         let (mut request, body) = ClientBody::take(request);
+        observer.place = Some(self.place()?);
         let upgrade = upgrade.map_err(GatewayError::Misframed)?;
         self.check(&request)?;
         if upgrade.is_some() && !self.settings.own.cors.may_open_socket(request.headers()) {
@@ -203,6 +209,11 @@ impl Proxy {
             upload.as_ref().and_then(Upload::take_fault).unwrap_or_else(|| failure(target, &error))
         })?;
         self.pass_back(response, lease, &method, target, observer)
+    }
+
+    fn place(&self) -> Result<Place, GatewayError> {
+        let places = &self.settings.places;
+        places.take().ok_or_else(|| GatewayError::Overloaded { limit: places.max() })
     }
 
     /// What is never passed on, to whatever provider.

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     clock,
+    places::Place,
     recorder::{
         self, Exchange, Identity, Intake, MAX_ID_BYTES, MAX_PATH_BYTES, Times, Trace, dialect::Dialect,
     },
@@ -50,6 +51,8 @@ pub(super) struct RequestObserver {
     provider_request_id: Option<String>,
     error: Option<&'static str>,
     credential: Option<Secret>,
+    /// Its place among `server.max_requests`.
+    pub place: Option<Place>,
     intake: Intake,
 }
 
@@ -83,6 +86,7 @@ impl RequestObserver {
             provider_request_id: None,
             error: None,
             credential,
+            place: None,
             intake: intake.clone(),
         }
     }

@@ -21,6 +21,10 @@ pub struct Config {
     /// Connections open at once; further ones wait in the kernel's queue.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: usize,
+    /// Requests to providers under way at once, WebSockets among them; further ones are answered with 503. Absent, as many
+    /// as `max_connections`, which only HTTP/2 can reach: there a connection may have 100 of them.
+    #[schemars(range(min = 1, max = 1_000_000), example = 20_000)]
+    pub max_requests: Option<usize>,
     /// The largest request body; a larger one is answered with 413.
     #[schemars(extend("x-min" = "1 KiB", "x-max" = "4 GiB"))]
     pub max_request_bytes: ByteSize,
@@ -103,6 +107,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3000),
             max_connections: 10_000,
+            max_requests: None,
             // An audio file of 25 MB, the largest that OpenAI transcribes, and what is around it.
             max_request_bytes: ByteSize::mib(32),
             max_upload_bytes: None,

@@ -11,10 +11,7 @@ mod worker;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
 pub(crate) use self::{
@@ -26,46 +23,32 @@ use self::{
     connection::{Limits, Timeouts},
     worker::{Worker, Workers},
 };
-use crate::{proxy::Proxy, repeats::Repeats};
+use crate::{
+    places::{Place, Places},
+    proxy::Proxy,
+    repeats::Repeats,
+};
 
 /// One client's connection, and its place among `max_connections`.
 #[derive(Debug)]
 struct Connection {
     stream: std::net::TcpStream,
-    place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// The workers, and the count of connections.
 #[derive(Debug)]
 pub(crate) struct Server {
     workers: Workers,
-    places: Arc<Semaphore>,
-    max_connections: usize,
+    places: Places,
     timeouts: Timeouts,
     grace: Duration,
     bad_requests: Arc<BadRequests>,
 }
 
-/// How many connections are open, for metrics.
-#[derive(Debug, Clone)]
-pub(crate) struct OpenConnections {
-    places: Arc<Semaphore>,
-    max: usize,
-}
-
-impl OpenConnections {
-    pub(crate) fn count(&self) -> u64 {
-        (self.max - self.places.available_permits()) as u64
-    }
-}
-
 impl Server {
     /// Starts one worker for each proxy.
-    pub(crate) fn start(
-        config: &config::Config,
-        max_connections: usize,
-        proxies: Vec<Proxy>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(config: &config::Config, places: Places, proxies: Vec<Proxy>) -> io::Result<Self> {
         let timeouts = Timeouts::default();
         let bad_requests = Arc::<BadRequests>::default();
         let settings = worker::Settings {
@@ -83,8 +66,7 @@ impl Server {
             .collect::<io::Result<_>>()?;
         Ok(Self {
             workers: Workers::new(workers),
-            places: Arc::new(Semaphore::new(max_connections)),
-            max_connections,
+            places,
             timeouts,
             grace: config.shutdown_grace,
             bad_requests,
@@ -93,10 +75,6 @@ impl Server {
 
     pub(crate) fn bad_requests(&self) -> Arc<BadRequests> {
         self.bad_requests.clone()
-    }
-
-    pub(crate) fn open_connections(&self) -> OpenConnections {
-        OpenConnections { places: self.places.clone(), max: self.max_connections }
     }
 
     /// Clients that overran a limit, for metrics.
@@ -131,7 +109,7 @@ impl Server {
     /// Accepts who stands in the listener's backlog: to a client it is a connection, on which its request may be already.
     /// When the listener is closed, those that are still in it are reset.
     pub(crate) fn accept_last(&mut self, listener: &std::net::TcpListener) {
-        while let Ok(place) = self.places.clone().try_acquire_owned() {
+        while let Some(place) = self.places.take() {
             let Ok((stream, _peer)) = listener.accept() else { return };
             if stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).is_ok() {
                 self.workers.serve(Connection { stream, place });
@@ -160,12 +138,12 @@ impl Refused {
     }
 }
 
-async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Connection> {
+async fn next(listener: &TcpListener, places: &Places) -> io::Result<Connection> {
     // Nobody else takes places, so one that is free now still is when a connection comes; taken only then, it counts no
     // connection that is not there.
-    drop(places.acquire().await);
+    places.free().await;
     let (stream, _peer): (TcpStream, SocketAddr) = listener.accept().await?;
-    let place = places.clone().try_acquire_owned().map_err(io::Error::other)?;
+    let place = places.take().ok_or_else(|| io::Error::other("all places are taken"))?;
     stream.set_nodelay(true)?;
     Ok(Connection { stream: stream.into_std()?, place })
 }

@@ -15,7 +15,7 @@ import org.opensearch.transport.Netty4Plugin;
  * A real OpenSearch node without its installation: {@code java -cp 'FOLDER/*' OpenSearchNode HOME [PORT]}.
  *
  * <p>Listens on 127.0.0.1, on a free port when PORT is missing or 0, and prints {@code listening on http://127.0.0.1:PORT}
- * once it answers. Its data stay in HOME. It lives no longer than who started it: it stops when its standard input closes,
+ * once it answers and has every index that it held before. Its data stay in HOME. It lives no longer than who started it: it stops when its standard input closes,
  * also when the starter was killed. Unlike the packaged server it may run as root: what refuses that is the packaged
  * server's own start, not the node.
  */
@@ -30,6 +30,8 @@ public final class OpenSearchNode {
         System.setOut(System.err);
         String port = arguments.length > 1 ? arguments[1] : "0";
         Node node = new EmbeddedNode(environment(Path.of(arguments[0]), port)).start();
+        // It answers before it has read what it held: with 503 for each index until then.
+        node.client().admin().cluster().prepareHealth().setWaitForYellowStatus().setTimeout("60s").get();
         int bound = node.injector().getInstance(HttpServerTransport.class).boundAddress().publishAddress().getPort();
         answer.println("listening on http://127.0.0.1:" + bound);
         waitForEndOfInput();

@@ -27,7 +27,7 @@ async fn a_limit_that_is_too_short_is_said_and_leaves_room_for_probes() {
     let gateway = Gateway::new().provider("demo", &provider.url()).file_exporter();
     let gateway = gateway.after("ulimit -Sn 128; ulimit -Hn 128", Stdio::null()).start().await;
     let log = gateway.log();
-    assert!(log.contains("128 files open, too few for server.max_connections = 10000: at most 32"), "{log}");
+    assert!(log.contains("128 files open, too few for server.max_connections = 10000 and server.max_requests = 10000: at most 32"), "{log}");
     let mut silent = Vec::new();
     for _ in 0..150 {
         silent.push(RawClient::connect(&gateway.url).await);

@@ -29,6 +29,7 @@ mod odd_config_files;
 mod odd_files;
 mod oracle;
 mod otlp;
+mod overload;
 mod paths;
 mod pipeline;
 mod plugin_places;

@@ -139,6 +139,7 @@ async fn a_session_passes_both_ways_and_makes_one_record() {
     say(&mut client, Message::text("hello")).await;
     say(&mut client, Message::binary(vec![7; 300_000])).await;
     assert_eq!(gateway.metric("magicapi_gateway_open_connections", &[]).await, 1.0, "it keeps its place");
+    assert_eq!(gateway.metric("magicapi_gateway_open_requests", &[]).await, 1.0);
     assert_eq!(gateway.records().len(), 0);
     client.close(None).await.unwrap();
     while let Some(Ok(_)) = within("the closing handshake", client.next()).await {}

@@ -22,8 +22,8 @@
 //! | [`gateway`] | everything put together, run and drained |
 //! | [`cli`] | the command line |
 //! | `mask` | credentials do not get into copies |
-//! | `regular_file` | files that are read whole |
 //! | `hex` | bytes as hexadecimal digits |
+//! | `places` | how many connections and requests there may be |
 //! | `repeats` | what repeats is told at most twice a minute |
 //! | `descriptors` | how many files and sockets this process may have open |
 //! | `supervisor` | what systemd hands over and is told |
@@ -71,8 +71,6 @@ pub mod providers;
 pub mod proxy;
 #[forbid(unsafe_code)]
 pub mod recorder;
-#[forbid(unsafe_code)]
-pub(crate) mod regular_file;
 #[forbid(unsafe_code)]
 pub(crate) mod repeats;
 #[forbid(unsafe_code)]

@@ -3,11 +3,10 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use setting_values::Secret;
+use setting_values::{Secret, regular_file};
 
 use super::sections::Sections;
 use crate::pipeline::config::Plugin;
-use crate::regular_file;
 use crate::settings::{SchemaProblem, pointer};
 
 /// The largest file that is read for a secret or a certificate.

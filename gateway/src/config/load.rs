@@ -10,7 +10,7 @@ use super::environment::{self, ENABLED_EXPORTERS};
 use super::sections::Sections;
 use super::{Config, check, files, schema};
 use crate::pipeline::config::{Plugin, plugin_key};
-use crate::regular_file;
+use setting_values::regular_file;
 use crate::settings::document::{self, Document, SyntaxFault};
 use crate::settings::{Problem, SchemaProblem, coerce, places::Places, plugin, pointer, schema_check};
 use crate::{admin, server};

@@ -11,7 +11,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::regular_file;
+use setting_values::regular_file;
 
 /// The largest file of certificates that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;

@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{pointer, schema_walk as walk};
-use crate::{mask, regular_file};
+use setting_values::regular_file;
+
+use crate::mask;
 
 /// The largest file that is read for a secret.
 const MAX_FILE_BYTES: u64 = 1 << 20;

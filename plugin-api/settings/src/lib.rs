@@ -1,5 +1,5 @@
 //! Values as operators write them, in the gateway's own sections and in `[plugin.config]` alike: `"20 MiB"`, `"30s"`,
-//! and secrets.
+//! secrets, and the files that settings name.
 //!
 //! Each type brings its JSON Schema, so a plugin's author only has to name it. The gateway checks a plugin's settings
 //! with the parsers of this crate before the plugin reads them with the same ones: what the one takes the other takes.
@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod duration;
+pub mod regular_file;
 mod secret;
 mod size;
 mod unit;

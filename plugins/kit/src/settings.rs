@@ -1,33 +1,21 @@
 //! Values of `[plugin.config]` as operators write them: those of [`setting_values`], and what exporters make of them.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read as _},
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use plugin_api::InitError;
+use setting_values::regular_file;
 
 pub use setting_values::{ByteSize, HumanDuration, Secret};
 
 /// No secret and no certificate is larger.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// Reads a file that a setting names: a regular one of at most 1 MiB. Opening a FIFO would wait for a writer, and
-/// `/dev/zero` has no end.
+/// Reads a file that a setting names: a regular one of at most 1 MiB.
 ///
 /// # Errors
-/// The system's, `InvalidInput` for what is no regular file, `FileTooLarge`, and `InvalidData` for what is no text.
+/// As [`regular_file::read_text`].
 pub fn read_file(path: &Path) -> io::Result<String> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-    }
-    let mut text = String::new();
-    File::open(path)?.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST_FILE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
-    }
-    Ok(text)
+    regular_file::read_text(path, LARGEST_FILE)
 }
 
 /// The secret that stands in the settings or in the file that they name, without the white space around it; `None`

@@ -9,8 +9,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-pub(crate) use crate::regular_file::open;
-use crate::regular_file::regular;
+pub(crate) use setting_values::regular_file::open;
+use setting_values::regular_file::regular;
 
 /// Whether there is a regular file, or could be one.
 ///

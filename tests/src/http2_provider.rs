@@ -130,6 +130,7 @@ pub struct Frame {
 }
 
 impl Frame {
+    pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
     pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;

@@ -125,7 +125,7 @@ impl Admin {
                 async move { if is_kept { admin.answer_probe(&request) } else { admin.answer(&request).await } }
             };
             let task = tokio::spawn(protocols.serve(stream, place, activity.clone(), handle));
-            doorkeeper.let_in(activity, task.abort_handle());
+            doorkeeper.let_in(is_kept, activity, task.abort_handle());
         }
     }
 

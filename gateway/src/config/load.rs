@@ -10,10 +10,10 @@ use super::environment::{self, ENABLED_EXPORTERS};
 use super::sections::Sections;
 use super::{Config, check, files, schema};
 use crate::pipeline::config::{Plugin, plugin_key};
-use setting_values::regular_file;
 use crate::settings::document::{self, Document, SyntaxFault};
 use crate::settings::{Problem, SchemaProblem, coerce, places::Places, plugin, pointer, schema_check};
 use crate::{admin, server};
+use setting_values::regular_file;
 
 /// The largest configuration that is read.
 const MAX_BYTES: u64 = 4 << 20;

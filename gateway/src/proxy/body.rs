@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     error::GatewayError,
+    framing,
     observer::{RequestObserver, RequestTap},
     pool::{Lease, Place},
     upload::{ClientBody, Gone, Upload},
@@ -220,12 +221,24 @@ pub(super) fn is_misframed(error: &hyper::Error) -> bool {
     false
 }
 
+/// How the end of an answer's body is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// hyper says so.
+    Http1,
+    /// hyper takes a stream that is reset without an error for one that has ended.
+    Http2,
+    /// There is none, whatever comes.
+    Empty,
+}
+
 /// The provider's answer: frames pass through untouched. Its end, an error or its being dropped ends the observer.
 #[derive(Debug)]
 pub(crate) struct Observed {
     /// Came together with the head.
     first: Option<Frame<Bytes>>,
     inner: Incoming,
+    kind: Kind,
     observer: RequestObserver,
     lease: Option<Lease>,
     idle: Idle,
@@ -237,18 +250,23 @@ impl Observed {
     pub(super) fn new(
         first: Option<Frame<Bytes>>,
         inner: Incoming,
+        kind: Kind,
         observer: RequestObserver,
         lease: Option<Lease>,
         idle: Duration,
     ) -> Self {
-        Self { first, inner, observer, lease, idle: Idle::new(idle), broken: None }
+        Self { first, inner, kind, observer, lease, idle: Idle::new(idle), broken: None }
     }
 
-    fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match frame.data_ref() {
-            Some(bytes) => self.observer.response.push(bytes, self.observer.started.elapsed()),
-            // Nobody asks for more after the trailers.
-            None => self.completed(),
+    fn pass(&mut self, mut frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(bytes) = frame.data_ref() {
+            self.observer.response.push(bytes, self.observer.started.elapsed());
+        } else {
+            // Nobody asks for more after them.
+            self.completed();
+            if let Some(trailers) = frame.trailers_mut() {
+                framing::clean_trailers(trailers);
+            }
         }
         self.idle.progress();
         Poll::Ready(Some(Ok(frame)))
@@ -263,6 +281,17 @@ impl Observed {
         self.broken = Some(error);
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether the stream was reset although nothing failed, before its end. A server may do that after the end, to be sent
+    /// no more of an upload (RFC 9113, section 8.1), and h2 tells the two apart no longer.
+    fn is_cut(&self) -> bool {
+        let is_sent = || {
+            let upload = self.lease.as_ref().and_then(Lease::upload);
+            upload.is_none_or(Upload::is_end_stream)
+        };
+        let is_short = || self.inner.size_hint().exact().is_some_and(|rest| rest > 0);
+        self.kind == Kind::Http2 && !self.inner.is_end_stream() && (is_short() || is_sent())
     }
 
     fn completed(&mut self) {
@@ -282,6 +311,10 @@ impl Body for Observed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if this.kind == Kind::Empty {
+            this.completed();
+            return Poll::Ready(None);
+        }
         if let Some(frame) = this.first.take() {
             return this.pass(frame);
         }
@@ -293,6 +326,10 @@ impl Body for Observed {
             Poll::Ready(Some(Err(error))) => {
                 this.observer.broke(EndReason::ProviderError, "upstream_broken");
                 this.give_up(error.into(), cx)
+            }
+            Poll::Ready(None) if this.is_cut() => {
+                this.observer.broke(EndReason::ProviderError, "upstream_broken");
+                this.give_up("the provider ended the stream before the answer's end".into(), cx)
             }
             Poll::Ready(None) => {
                 this.completed();
@@ -310,10 +347,14 @@ impl Body for Observed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.broken.is_none() && self.inner.is_end_stream()
+        self.kind == Kind::Empty
+            || (self.first.is_none() && self.broken.is_none() && self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.kind == Kind::Empty {
+            return SizeHint::with_exact(0);
+        }
         let rest = self.inner.size_hint();
         let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |bytes| bytes.len() as u64);
         rest.exact().map_or(SizeHint::default(), |rest| SizeHint::with_exact(first + rest))

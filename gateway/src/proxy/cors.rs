@@ -1,4 +1,8 @@
-//! `[server.cors]`: which pages of browsers may read the gateway's answers.
+//! `[server.cors]`: which pages of browsers may call the gateway.
+//!
+//! A page of elsewhere is refused, not only kept from reading: a plain form can send a POST without a preflight, and what it
+//! asks for is paid with the operator's key. No page is the gateway's own, since it serves none; that a page names the
+//! same host proves nothing, because its name may have been pointed here (DNS rebinding).
 //!
 //! The policy is the gateway's alone. A provider's `Access-Control-*` headers are about that provider: passed on, they
 //! would let every page that a user of this gateway visits read answers that the operator's key has paid for.
@@ -17,7 +21,9 @@ const BESIDE_ORIGIN: [HeaderName; 5] = [
     header::ACCESS_CONTROL_MAX_AGE,
 ];
 
-/// Who may read answers, as it was configured.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Who may call, as it was configured.
 #[derive(Debug, Clone)]
 pub(crate) struct Cors {
     origins: Origins,
@@ -75,13 +81,17 @@ impl Cors {
         request.get(header::ORIGIN).and_then(|origin| self.allowed(origin))
     }
 
-    /// Whether this may open a WebSocket: browsers let every page do so, and leave it to the server to ask whose it is.
-    /// What is no browser names no origin, or the server's own.
-    pub(super) fn may_open_socket(&self, request: &HeaderMap) -> bool {
-        let Some(origin) = request.get(header::ORIGIN) else { return true };
-        let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-        let is_own = host.is_some() && host == request.get(header::HOST).and_then(|host| host.to_str().ok());
-        is_own || self.allowed(origin).is_some()
+    /// Whether this may be passed on. What is no browser names no origin; a browser that names none says all the same
+    /// when the request is another site's (<https://www.w3.org/TR/fetch-metadata/>).
+    pub(super) fn may_call(&self, request: &HeaderMap) -> bool {
+        match request.get(header::ORIGIN) {
+            Some(origin) => self.allowed(origin).is_some(),
+            None => {
+                let site = request.get(SEC_FETCH_SITE);
+                matches!(self.origins, Origins::All)
+                    || !site.is_some_and(|site| site == "cross-site" || site == "same-site")
+            }
+        }
     }
 
     /// Puts the gateway's policy in the place of the provider's.
@@ -178,23 +188,26 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_elsewhere_opens_no_socket() {
+    fn a_page_of_elsewhere_may_not_call() {
         const PAGE: &str = "https://app.example";
-        for (list, origin, expected) in [
-            (&[][..], None, true),
-            (&[], Some("http://gateway:3000"), true),
-            (&[], Some("http://gateway"), false),
-            (&[], Some("null"), false),
-            (&[], Some(PAGE), false),
-            (&[PAGE], Some(PAGE), true),
-            (&["*"], Some(PAGE), true),
+        for (list, origin, site, expected) in [
+            (&[][..], None, None, true),
+            (&[], None, Some("none"), true),
+            (&[], None, Some("cross-site"), false),
+            (&[], None, Some("same-site"), false),
+            (&["*"], None, Some("cross-site"), true),
+            (&[], Some("http://gateway:3000"), Some("same-origin"), false),
+            (&[], Some("null"), None, false),
+            (&[], Some(PAGE), None, false),
+            (&[PAGE], Some(PAGE), Some("cross-site"), true),
+            (&["*"], Some(PAGE), Some("cross-site"), true),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_static("gateway:3000"));
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            for (name, value) in [(header::ORIGIN, origin), (SEC_FETCH_SITE, site)] {
+                headers.extend(value.map(|value| (name, HeaderValue::from_static(value))));
             }
-            assert_eq!(cors(list).may_open_socket(&headers), expected, "{list:?} {origin:?}");
+            assert_eq!(cors(list).may_call(&headers), expected, "{list:?} {origin:?} {site:?}");
         }
     }
 

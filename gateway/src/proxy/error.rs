@@ -28,7 +28,7 @@ pub(crate) enum GatewayError {
     #[error("the gateway does not pass on {method} requests")]
     MethodRefused { method: Method },
     /// The client's: a page of an origin that may not call.
-    #[error("pages of this origin may not open WebSockets here: it is not in server.cors.allowed_origins")]
+    #[error("pages of this origin may not call here: it is not in server.cors.allowed_origins")]
     OriginRefused,
     /// The client's: a head that servers read in different ways.
     #[error("the request cannot be passed on: {}", .0.text())]

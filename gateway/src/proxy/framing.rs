@@ -3,7 +3,9 @@
 //! hyper reads and writes the framing; what is left here is what it leaves to its users: headers that say something else
 //! than the framing that was used, codings that nobody has taken off, answers that should have no body.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+
+use super::headers;
 
 /// What is wrong with a message's framing, or with the address in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +29,20 @@ impl Fault {
     }
 }
 
-/// What no server should take, although it can be parsed (RFC 9112, sections 3.2 and 6.1).
-pub(super) fn check_request(version: Version, headers: &HeaderMap) -> Result<(), Fault> {
+/// What no server should take, although it can be parsed (RFC 9112, sections 3.2 and 6.1; RFC 9113, section 8.3.1).
+pub(super) fn check_request(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let is_needed = version == Version::HTTP_11;
     let host = hosts.next();
-    if hosts.next().is_some() || (is_needed && host.is_none()) || !host.is_none_or(is_host) {
+    if hosts.next().is_some()
+        || (is_needed && host.is_none())
+        || !host.is_none_or(|host| is_host(host.as_bytes()))
+    {
+        return Err(Fault::Host);
+    }
+    let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
+    let is_other = |authority| version == Version::HTTP_2 && host.is_some_and(|host| host != authority);
+    if authority.is_some_and(|authority| !is_host(authority) || is_other(authority)) {
         return Err(Fault::Host);
     }
     check_transfer_coding(headers)
@@ -43,6 +53,8 @@ pub(super) fn set_request(headers: &mut HeaderMap, length: Option<u64>) {
     let named = headers.contains_key(header::CONTENT_LENGTH);
     // Of a request no trailers are passed on.
     headers.remove(header::TRAILER);
+    // The client was told to go on when its body was asked for.
+    headers.remove(header::EXPECT);
     match length {
         Some(length) if length > 0 || named => set_length(headers, length),
         Some(_) => {}
@@ -79,16 +91,41 @@ pub(super) fn set_answer(
     Ok(())
 }
 
-/// Whether an answer has no body by its kind, but says that it has one. A provider that sends it all the same sends what
-/// would be taken for the answer to the next request on its connection.
+/// Whether an answer has no body by its kind (RFC 9110, section 6.4.1), whatever comes.
+pub(super) fn has_no_body(status: StatusCode, method: &Method) -> bool {
+    *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Whether bytes may follow an answer that would be taken for the next one on its connection: it has no body by its kind,
+/// but says that it has one; or it names its length in two ways (RFC 9112, section 6.3).
 pub(super) fn may_leave_bytes_behind(headers: &HeaderMap, status: StatusCode, method: &Method) -> bool {
-    let is_empty = *method == Method::HEAD
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
-    let names_body = || {
-        headers.contains_key(header::TRANSFER_ENCODING)
-            || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let length = headers.get(header::CONTENT_LENGTH);
+    let is_empty = has_no_body(status, method) || status == StatusCode::RESET_CONTENT;
+    let names_body = is_chunked || length.is_some_and(|length| length != "0");
+    (is_empty && names_body) || (is_chunked && length.is_some())
+}
+
+/// Takes off an answer's trailers what means something in a head alone (RFC 9110, section 6.5.1): framing, routing, and what
+/// the gateway decides itself.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    headers::remove_hop_by_hop(trailers);
+    let means_nothing_here = |name: &HeaderName| {
+        matches!(
+            *name,
+            header::CONTENT_LENGTH
+                | header::CONTENT_ENCODING
+                | header::CONTENT_TYPE
+                | header::CONTENT_RANGE
+                | header::HOST
+                | header::SET_COOKIE
+                | header::TRAILER
+        ) || name.as_str().starts_with("access-control-")
     };
-    is_empty && names_body()
+    let names: Vec<HeaderName> = trailers.keys().filter(|name| means_nothing_here(name)).cloned().collect();
+    for name in names {
+        trailers.remove(name);
+    }
 }
 
 fn set_length(headers: &mut HeaderMap, length: u64) {
@@ -127,8 +164,8 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Fault> {
 }
 
 /// Characters of a host and a port. An empty one is right where a request has no host.
-fn is_host(value: &HeaderValue) -> bool {
-    value.as_bytes().iter().all(|byte| {
+fn is_host(value: &[u8]) -> bool {
+    value.iter().all(|byte| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%')
     })
 }
@@ -166,8 +203,42 @@ mod tests {
                 Err(Fault::TransferCoding),
             ),
         ] {
-            assert_eq!(check_request(version, &map(&headers)), expected, "{headers:?} {version:?}");
+            let uri = Uri::from_static("/v1/models");
+            assert_eq!(check_request(version, &uri, &map(&headers)), expected, "{headers:?} {version:?}");
         }
+    }
+
+    #[test]
+    fn over_http2_a_request_has_one_authority_and_no_user_in_it() {
+        for (uri, headers, expected) in [
+            ("http://gateway:3000/v1", vec![], Ok(())),
+            ("http://gateway:3000/v1", vec![("host", "gateway:3000")], Ok(())),
+            ("http://gateway:3000/v1", vec![("host", "other")], Err(Fault::Host)),
+            ("http://user:password@gateway/v1", vec![], Err(Fault::Host)),
+            ("/v1", vec![("host", "gateway")], Ok(())),
+        ] {
+            let checked = check_request(Version::HTTP_2, &Uri::from_static(uri), &map(&headers));
+            assert_eq!(checked, expected, "{uri} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_into_a_head() {
+        let mut trailers = map(&[
+            ("connection", "x-named"),
+            ("x-named", "1"),
+            ("transfer-encoding", "chunked"),
+            ("keep-alive", "timeout=5"),
+            ("upgrade", "h2c"),
+            ("te", "trailers"),
+            ("content-length", "5"),
+            ("host", "evil.example"),
+            ("set-cookie", "a=b"),
+            ("access-control-allow-origin", "*"),
+            ("x-checksum", "abc"),
+        ]);
+        clean_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("x-checksum", "abc")]));
     }
 
     #[test]
@@ -181,6 +252,7 @@ mod tests {
             (vec![("content-length", "+5")], Some(5), vec![("content-length", "5")]),
             (vec![("content-length", "5")], None, vec![("transfer-encoding", "chunked")]),
             (vec![("trailer", "x-a")], None, vec![("transfer-encoding", "chunked")]),
+            (vec![("expect", "100-continue")], Some(5), vec![("content-length", "5")]),
         ] {
             let mut got = map(&headers);
             set_request(&mut got, length);
@@ -227,11 +299,13 @@ mod tests {
     fn an_answer_without_a_body_that_announces_one_is_known() {
         let five = map(&[("content-length", "5")]);
         let none = map(&[("content-length", "0")]);
+        let both = map(&[("content-length", "5"), ("transfer-encoding", "chunked")]);
         for (headers, status, method, expected) in [
             (&five, 204, Method::POST, true),
             (&five, 304, Method::GET, true),
             (&five, 200, Method::HEAD, true),
             (&five, 200, Method::GET, false),
+            (&both, 200, Method::GET, true),
             (&none, 204, Method::GET, false),
             (&none, 200, Method::HEAD, false),
         ] {

@@ -81,9 +81,13 @@ pub(super) fn take_text(headers: &mut HeaderMap, name: &HeaderName) -> Option<St
 pub(super) fn credential(headers: &HeaderMap) -> Option<Secret> {
     let keys = KEYS.iter().filter_map(|name| headers.get(name));
     let sent = headers.get(header::AUTHORIZATION).into_iter().chain(keys);
-    let text = sent.filter_map(|value| value.to_str().ok()).fold(String::new(), |text, value| {
-        if text.is_empty() { value.to_owned() } else { text + "\n" + value }
-    });
+    let sent = sent.filter_map(|value| value.to_str().ok()).chain(key_in_protocol(headers));
+    let text = sent.fold(
+        String::new(),
+        |text, value| {
+            if text.is_empty() { value.to_owned() } else { text + "\n" + value }
+        },
+    );
     (!text.is_empty()).then(|| Secret::new(text))
 }
 
@@ -99,12 +103,16 @@ pub(super) fn authorize(headers: &mut HeaderMap, credentials: Option<&HeaderValu
 
 fn has_credentials(headers: &HeaderMap) -> bool {
     let is_given = |name| headers.get(name).is_some_and(|value| !value.as_bytes().trim_ascii().is_empty());
-    // How browsers, which can set no other header, open a session of OpenAI's realtime API.
-    let by_protocol = || {
-        let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-        protocols.filter_map(|it| it.to_str().ok()).any(|it| it.contains("openai-insecure-api-key."))
-    };
-    headers.contains_key(header::AUTHORIZATION) || KEYS.iter().any(is_given) || by_protocol()
+    headers.contains_key(header::AUTHORIZATION)
+        || KEYS.iter().any(is_given)
+        || key_in_protocol(headers).is_some()
+}
+
+/// How browsers, which can set no other header, open a session of OpenAI's realtime API.
+fn key_in_protocol(headers: &HeaderMap) -> Option<&str> {
+    let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut names = protocols.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    names.find_map(|name| name.trim().strip_prefix("openai-insecure-api-key."))
 }
 
 #[cfg(test)]
@@ -168,6 +176,16 @@ pub(super) mod tests {
         let mut headers = map(&[("x-organization-id", "american"), ("x-organisation-id", "british")]);
         assert_eq!(take_identity(&mut headers).org_id.as_deref(), Some("british"));
         assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn all_that_a_client_proves_itself_with_is_known_to_the_mask() {
+        let headers = map(&[
+            ("authorization", "Bearer a"),
+            ("x-api-key", "b"),
+            ("sec-websocket-protocol", "realtime, openai-insecure-api-key.c, openai-beta.realtime-v1"),
+        ]);
+        assert_eq!(credential(&headers).unwrap().expose(), "Bearer a\nb\nc");
     }
 
     #[test]

@@ -49,7 +49,7 @@ use tracing::debug;
 
 pub(crate) use self::{body::ResponseBody, capture::CaptureSettings, own::Own, upstream::Target};
 use self::{
-    body::{Observed, RequestBody, Tapped},
+    body::{Kind, Observed, RequestBody, Tapped},
     error::GatewayError,
     observer::RequestObserver,
     pool::{Lease, SendError},
@@ -138,7 +138,7 @@ impl Proxy {
         mut request: Request<Incoming>,
         tunnels: tunnel::Slot,
     ) -> impl Future<Output = Response<ResponseBody>> {
-        let checked = framing::check_request(request.version(), request.headers());
+        let checked = self.check_head(&request);
         if checked.is_ok()
             && let Some(own) = self.settings.own.answer(&request)
         {
@@ -160,14 +160,14 @@ impl Proxy {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        upgrade: Result<Option<OnUpgrade>, framing::Fault>,
+        upgrade: Result<Option<OnUpgrade>, GatewayError>,
         mut observer: RequestObserver,
         tunnels: &tunnel::Slot,
     ) -> Response<ResponseBody> {
         let id = observer.id;
         let mut response = match self.forward(request, upgrade, &mut observer).await {
-            Ok(Forwarded::Answer { response, first, lease, idle }) => response.map(|body| {
-                ResponseBody::Passing(Box::new(Observed::new(first, body, observer, lease, idle)))
+            Ok(Forwarded::Answer { response, first, kind, lease, idle }) => response.map(|body| {
+                ResponseBody::Passing(Box::new(Observed::new(first, body, kind, observer, lease, idle)))
             }),
             Ok(Forwarded::Tunnel { mut response, client, idle }) => {
                 tunnels.put(Tunnel::new(client, &mut response, idle, observer));
@@ -184,16 +184,13 @@ impl Proxy {
     async fn forward(
         &self,
         request: Request<Incoming>,
-        upgrade: Result<Option<OnUpgrade>, framing::Fault>,
+        upgrade: Result<Option<OnUpgrade>, GatewayError>,
         observer: &mut RequestObserver,
     ) -> Result<Forwarded, GatewayError> {
         let (mut request, body) = ClientBody::take(request);
         observer.place = Some(self.place()?);
-        let upgrade = upgrade.map_err(GatewayError::Misframed)?;
+        let upgrade = upgrade?;
         self.check(&request)?;
-        if upgrade.is_some() && !self.settings.own.cors.may_open_socket(request.headers()) {
-            return Err(GatewayError::OriginRefused);
-        }
         let upstream = self.route(&mut request)?;
         let target = &*upstream.target;
         observer.provider = Some(target.name.clone());
@@ -216,15 +213,25 @@ impl Proxy {
         places.take().ok_or_else(|| GatewayError::Overloaded { limit: places.max() })
     }
 
+    /// What is wrong with a head as the client sent it.
+    fn check_head<B>(&self, request: &Request<B>) -> Result<(), GatewayError> {
+        let headers = request.headers();
+        framing::check_request(request.version(), request.uri(), headers).map_err(GatewayError::Misframed)?;
+        let limit = self.settings.limits.max_headers;
+        if headers.len() > limit {
+            return Err(GatewayError::TooManyHeaders { limit });
+        }
+        Ok(())
+    }
+
     /// What is never passed on, to whatever provider.
     fn check(&self, request: &Request<()>) -> Result<(), GatewayError> {
         // TRACE shows whoever asks what was added on the way, the key included; CONNECT would be a tunnel to anywhere.
         if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
             return Err(GatewayError::MethodRefused { method: request.method().clone() });
         }
-        let limit = self.settings.limits.max_headers;
-        if request.headers().len() > limit {
-            return Err(GatewayError::TooManyHeaders { limit });
+        if !self.settings.own.cors.may_call(request.headers()) {
+            return Err(GatewayError::OriginRefused);
         }
         let path = request.uri().path();
         if path::has_dot_segment(path) {
@@ -257,12 +264,19 @@ impl Proxy {
         let may_leave_bytes_behind = framing::may_leave_bytes_behind(response.headers(), status, method);
         // Without its lease the connection closes at the answer's end, which is here.
         let lease = (!may_leave_bytes_behind).then_some(lease);
-        let length = response.body().size_hint().exact();
+        let kind = if framing::has_no_body(status, method) {
+            Kind::Empty
+        } else if response.version() == Version::HTTP_2 {
+            Kind::Http2
+        } else {
+            Kind::Http1
+        };
+        let length = if kind == Kind::Empty { Some(0) } else { response.body().size_hint().exact() };
         framing::set_answer(response.headers_mut(), status, method, length)
             .map_err(|fault| invalid(fault.text()))?;
         let first = first_frame(response.body_mut(), target)?;
         answered(&mut response, target, observer);
-        Ok(Forwarded::Answer { response, first, lease, idle: target.timeout.idle })
+        Ok(Forwarded::Answer { response, first, kind, lease, idle: target.timeout.idle })
     }
 
     /// A WebSocket, if the provider opens it; else the answer that it gives instead.
@@ -355,9 +369,15 @@ impl Proxy {
 
 /// What became of a request that was passed on.
 enum Forwarded {
-    /// The provider's answer, what of its body came with it, the connection it comes over, and how long its body may be
-    /// silent.
-    Answer { response: Response<Incoming>, first: Option<Frame<Bytes>>, lease: Option<Lease>, idle: Duration },
+    /// The provider's answer, what of its body came with it and how its end is known, the connection it comes over, and how
+    /// long its body may be silent.
+    Answer {
+        response: Response<Incoming>,
+        first: Option<Frame<Bytes>>,
+        kind: Kind,
+        lease: Option<Lease>,
+        idle: Duration,
+    },
     /// A WebSocket, the client's end of it, and how long both may be silent.
     Tunnel { response: Response<Incoming>, client: OnUpgrade, idle: Duration },
 }

@@ -27,7 +27,7 @@ impl Nginx {
         let mut servers = String::new();
         for upstream in upstreams {
             let address = upstream.strip_prefix("http://").unwrap_or(upstream);
-            writeln!(servers, "    server {address} max_fails=1 fail_timeout=1s;").unwrap();
+            writeln!(servers, "    server {address} max_fails=0;").unwrap();
         }
         let config = format!(
             "worker_processes 1;\npid nginx.pid;\nerror_log error.log info;\nevents {{ worker_connections 4096; }}\n\

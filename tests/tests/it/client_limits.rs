@@ -210,7 +210,8 @@ async fn silent_connections_to_the_admin_port_keep_no_probe_waiting() {
         silent.push(deaf);
     }
     for path in ["/healthz", "/readyz"] {
-        let answer = tokio::time::timeout(Duration::from_secs(5), gateway.admin(path)).await;
+        // Half of the time after which the others are ended.
+        let answer = tokio::time::timeout(Duration::from_secs(30), gateway.admin(path)).await;
         assert_eq!(answer.expect("a probe waits for others").status, 200);
     }
     drop(silent);

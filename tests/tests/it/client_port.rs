@@ -60,13 +60,20 @@ async fn pages_of_configured_origins_may_call_and_others_may_not() {
     assert_eq!((answer.status, allowed(&answer).as_deref()), (200, Some("https://app.example")));
     assert_eq!(answer.headers("vary").collect::<Vec<_>>(), ["accept", "origin"]);
     // The provider's own permission is not the gateway's.
-    for headers in [theirs, ""] {
-        let answer = ask(&gateway, &format!("GET {chat}"), headers).await;
-        assert_eq!((answer.status, allowed(&answer)), (200, None), "{headers}");
+    let answer = ask(&gateway, &format!("GET {chat}"), "").await;
+    assert_eq!((answer.status, allowed(&answer)), (200, None));
+    // What needs no preflight would spend the operator's key, though no page could read the answer.
+    let form = "content-type: text/plain\r\n";
+    for headers in [theirs, "sec-fetch-site: cross-site\r\n"] {
+        let asked = provider.requests().len();
+        let refused = ask(&gateway, &format!("POST {chat}"), &format!("{headers}{form}")).await;
+        assert_eq!((refused.status, allowed(&refused)), (403, None), "{headers}");
+        assert!(refused.text().contains("origin_refused"), "{}", refused.text());
+        assert_eq!(provider.requests().len(), asked);
     }
     // A page may read why it failed, too.
     assert!(allowed(&ask(&gateway, "GET /elsewhere", ours).await).is_some());
-    assert_eq!(gateway.wait_for_records(4).await.len(), 4, "preflights make no records");
+    assert_eq!(gateway.wait_for_records(5).await.len(), 5, "preflights make no records");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use end_to_end::{
-    Answer, Gateway, Http2Provider, Running,
+    Answer, Client, Gateway, Http2Provider, Running,
     http2_provider::{ALWAYS, Exchange, Frame},
     wait_for, within,
 };
@@ -485,4 +485,103 @@ async fn an_upload_that_the_answer_made_idle_is_ended_and_its_connection_stays()
     assert_eq!(*ended.lock().unwrap(), HashSet::from([h2::Reason::CANCEL.to_string()]));
     assert_all_answered(&ask_at_once(&gateway, 3).await);
     assert_eq!(provider.connections(), 1);
+}
+
+/// A provider that answers every request with these frames.
+async fn answers(frames: impl Fn(u32) -> Vec<Frame> + Send + Sync + Clone + 'static) -> Http2Provider {
+    Http2Provider::of_connections(move |_, mut stream| {
+        let frames = frames.clone();
+        async move {
+            Frame::greet(&mut stream).await?;
+            loop {
+                let frame = Frame::next(&mut stream).await?;
+                if frame.kind == Frame::HEADERS {
+                    for answer in frames(frame.stream) {
+                        answer.write(&mut stream).await?;
+                    }
+                }
+            }
+        }
+    })
+    .await
+}
+
+const NO_ERROR: [u8; 4] = [0; 4];
+const END_STREAM: u8 = 0x1;
+
+fn begun(stream: u32) -> Frame {
+    // END_HEADERS alone: the body follows.
+    Frame { flags: 0x4, ..Frame::ok(stream) }
+}
+
+fn data(stream: u32, flags: u8) -> Frame {
+    Frame { kind: Frame::DATA, flags, stream, payload: b"hello".to_vec() }
+}
+
+fn reset(stream: u32, reason: [u8; 4]) -> Frame {
+    Frame { kind: Frame::RST_STREAM, flags: 0, stream, payload: reason.to_vec() }
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_without_its_end_is_broken_whatever_the_provider_calls_it() {
+    let clients = [Client::default(), Client::http2()];
+    let cut: [fn(u32) -> Vec<Frame>; 3] = [
+        |stream| vec![begun(stream), data(stream, 0), reset(stream, NO_ERROR)],
+        |stream| vec![begun(stream), data(stream, 0), reset(stream, 8_u32.to_be_bytes())],
+        |stream| vec![begun(stream), data(stream, 0), Frame::go_away(0)],
+    ];
+    for frames in cut {
+        let provider = answers(frames).await;
+        let gateway = gateway(&provider, "").await;
+        for client in &clients {
+            let request = end_to_end::client::post(&format!("{}{PATH}", gateway.url), QUESTION, &[]);
+            // What came in one piece with the head may have been found broken before the head left.
+            match within("the answer", client.open(request)).await {
+                Ok(answer) if answer.status() == 200 => {
+                    let body = http_body_util::BodyExt::collect(answer.into_body());
+                    assert!(
+                        within("the body", body).await.is_err(),
+                        "it must not be taken for a whole answer"
+                    );
+                }
+                Ok(answer) => assert_eq!(answer.status(), 502),
+                Err(_) => {}
+            }
+        }
+        for record in gateway.wait_for_records(2).await {
+            let metadata = &record["attributes"]["metadata"];
+            assert_eq!(metadata["error_type"], "upstream_broken", "{record}");
+            assert_eq!(metadata["end_reason"], "provider_error", "{record}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_after_its_end_is_whole() {
+    let provider =
+        answers(|stream| vec![begun(stream), data(stream, END_STREAM), reset(stream, NO_ERROR)]).await;
+    let gateway = gateway(&provider, "").await;
+    assert_eq!(gateway.post(PATH, QUESTION).await.text(), "hello");
+    assert_eq!(gateway.record().await["attributes"]["metadata"]["end_reason"], "complete");
+}
+
+#[tokio::test]
+async fn a_body_where_there_is_none_does_not_pass_and_nobody_is_blamed() {
+    // `:status: 204` and `:status: 304` are entries 9 and 11 of HPACK's static table.
+    for (status, index) in [(204, 0x89), (304, 0x8b)] {
+        let provider = answers(move |stream| {
+            let head = Frame { payload: vec![index], ..begun(stream) };
+            vec![head, data(stream, END_STREAM)]
+        })
+        .await;
+        let gateway = gateway(&provider, "").await;
+        for client in [Client::default(), Client::http2()] {
+            let request = end_to_end::client::post(&format!("{}{PATH}", gateway.url), QUESTION, &[]);
+            let answer = within("the answer", client.send(request)).await;
+            assert_eq!((answer.status.as_u16(), answer.body.len()), (status, 0), "{answer:?}");
+        }
+        for record in gateway.wait_for_records(2).await {
+            assert_eq!(record["attributes"]["metadata"]["end_reason"], "complete", "{record}");
+        }
+    }
 }

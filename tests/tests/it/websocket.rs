@@ -208,9 +208,11 @@ async fn an_upgrade_that_the_provider_refuses_is_an_answer_like_any_other() {
 #[tokio::test]
 async fn a_page_of_elsewhere_opens_no_session_with_the_operators_key() {
     let provider = Echo::start().await;
-    let gateway = gateway(&provider.url, "").await;
+    let gateway = gateway(&provider.url, "cors.allowed_origins = [\"https://app.example\"]").await;
     let own = gateway.url.clone();
-    for (origin, status) in [("https://evil.example", 403), ("null", 403), (&own, 101)] {
+    for (origin, status) in
+        [("https://evil.example", 403), ("null", 403), (&own, 403), ("https://app.example", 101)]
+    {
         let mut request =
             format!("{}/v1/realtime", own.replace("http:", "ws:")).into_client_request().unwrap();
         request.headers_mut().insert("origin", origin.parse().unwrap());
@@ -221,7 +223,7 @@ async fn a_page_of_elsewhere_opens_no_session_with_the_operators_key() {
         };
         assert_eq!(seen, status, "{origin}");
     }
-    let records = gateway.wait_for_records(3).await;
+    let records = gateway.wait_for_records(4).await;
     assert_eq!(metadata(&records[0])["error_type"], "origin_refused", "{}", records[0]);
 }
 

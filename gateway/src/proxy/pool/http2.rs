@@ -107,13 +107,13 @@ impl Pool {
         self.begin_connecting();
     }
 
-    fn opened_http1(&self, http1: Http1) {
+    fn opened_http1(self: &Arc<Self>, http1: Http1) {
         let waiting = {
             let mut connections = self.lock();
             connections.protocol = Protocol::Http1;
-            connections.idle.push(http1, Instant::now());
             connections.streams.is_other_protocol()
         };
+        self.keep(http1);
         answer(waiting, || Ok(None));
     }
 

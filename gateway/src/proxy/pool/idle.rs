@@ -20,10 +20,16 @@ impl<C> Default for Idle<C> {
 
 impl<C> Idle<C> {
     pub(super) fn push(&mut self, connection: C, now: Instant) {
+        self.0.push_back((now, connection));
+    }
+
+    /// Closes those that nobody has used for long. How soon there may be others, if any are left.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Duration> {
         while self.0.front().is_some_and(|(since, _)| is_old(*since, now)) {
             self.0.pop_front();
         }
-        self.0.push_back((now, connection));
+        let (since, _) = self.0.front()?;
+        Some(LONGEST.saturating_sub(now.saturating_duration_since(*since)))
     }
 
     pub(super) fn pop(&mut self, now: Instant) -> Option<C> {
@@ -60,10 +66,12 @@ mod tests {
         idle.push('b', start + Duration::from_secs(1));
         assert_eq!(idle.pop(start + Duration::from_secs(2)), Some('b'));
         idle.push('c', start + LONGEST);
-        assert_eq!(idle.0.len(), 2, "at the limit it is kept");
-        idle.push('d', start + LONGEST + Duration::from_millis(1));
-        assert_eq!(idle.0.iter().map(|(_, name)| *name).collect::<String>(), "cd");
+        assert_eq!(idle.expire(start + LONGEST), Some(Duration::ZERO), "at the limit it is kept");
+        assert_eq!(
+            idle.expire(start + LONGEST + Duration::from_millis(1)),
+            Some(LONGEST - Duration::from_millis(1))
+        );
         assert_eq!(idle.pop(start + 3 * LONGEST), None);
-        assert!(idle.0.is_empty());
+        assert_eq!(idle.expire(start), None);
     }
 }

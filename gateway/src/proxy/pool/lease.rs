@@ -1,9 +1,6 @@
 //! A connection in use, and what becomes of it afterwards.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{Place, Pool, connect::Http1};
 use crate::proxy::upload::Upload;
@@ -38,7 +35,7 @@ impl Lease {
         Self { is_alone: true, ..self }
     }
 
-    pub(super) fn upload(&self) -> Option<&Upload> {
+    pub(in crate::proxy) fn upload(&self) -> Option<&Upload> {
         self.upload.as_ref()
     }
 
@@ -51,12 +48,12 @@ impl Lease {
         let is_sent = upload.is_none_or(|upload| upload.end());
         let Leased::Http1(mut http1) = connection else { return };
         if http1.sender.is_ready() {
-            pool.lock().idle.push(http1, Instant::now());
+            pool.keep(http1);
         } else if is_sent {
             // The last of the request is still on its way out.
             tokio::spawn(async move {
                 if let Ok(Ok(())) = tokio::time::timeout(SENT_SOON, http1.sender.ready()).await {
-                    pool.lock().idle.push(http1, Instant::now());
+                    pool.keep(http1);
                 }
             });
         }

@@ -26,7 +26,8 @@ mod streams;
 
 use std::{
     error::Error as StdError,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -49,6 +50,9 @@ use super::{body::RequestBody, config::Http2, upload::Upload};
 
 /// How often a request is sent that an HTTP/2 server refuses to look at.
 const ATTEMPTS: usize = 3;
+
+/// Idle connections are looked at no more often.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where the connections go, and how they are made.
 #[derive(Debug, Clone)]
@@ -77,6 +81,8 @@ pub(super) struct Pool {
 struct Connections {
     protocol: Protocol,
     idle: Idle<Http1>,
+    /// Somebody looks for old ones among them.
+    is_swept: bool,
     streams: Streams<SendRequest<RequestBody>, Waiting>,
 }
 
@@ -132,7 +138,8 @@ impl Pool {
             Http2::Auto if settings.scheme == uri::Scheme::HTTPS => Protocol::Unknown,
             Http2::Auto | Http2::Never => Protocol::Http1,
         };
-        let connections = Connections { protocol, idle: Idle::default(), streams: Streams::default() };
+        let connections =
+            Connections { protocol, idle: Idle::default(), is_swept: false, streams: Streams::default() };
         let connector = Connector::new(&settings, settings.http2);
         Arc::new(Self { settings, host, connector, connections: Mutex::new(connections) })
     }
@@ -249,7 +256,7 @@ impl Pool {
     fn for_http2(&self, mut request: Request<RequestBody>) -> Request<RequestBody> {
         request.headers_mut().remove(header::HOST);
         *request.version_mut() = Version::HTTP_2;
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        let mut parts = mem::take(request.uri_mut()).into_parts();
         parts.scheme = Some(self.settings.scheme.clone());
         parts.authority = Some(self.settings.authority.clone());
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
@@ -278,6 +285,18 @@ impl Pool {
         }
     }
 
+    /// For the next request, unless none comes.
+    fn keep(self: &Arc<Self>, http1: Http1) {
+        let is_swept = {
+            let mut connections = self.lock();
+            connections.idle.push(http1, Instant::now());
+            mem::replace(&mut connections.is_swept, true)
+        };
+        if !is_swept {
+            tokio::spawn(sweep(Arc::downgrade(self)));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -288,7 +307,21 @@ enum Connection {
     Http2(Stream),
 }
 
+/// Closes what is not used any more, as long as there may be such.
+async fn sweep(pool: Weak<Pool>) {
+    while let Some(next) = pool.upgrade().and_then(|pool| pool.lock().expire()) {
+        tokio::time::sleep(next + SWEEP_INTERVAL).await;
+    }
+}
+
 impl Connections {
+    /// When there may be old ones next.
+    fn expire(&mut self) -> Option<Duration> {
+        let next = self.idle.expire(Instant::now());
+        self.is_swept = next.is_some();
+        next
+    }
+
     /// A connection that is there and still open.
     fn idle_http1(&mut self) -> Option<Http1> {
         loop {

@@ -85,7 +85,7 @@ impl Activity {
     }
 
     /// A request's head is there. It is under way until the last of what is given back is dropped.
-    pub(super) fn begin(self: &Arc<Self>, version: Version) -> Underway {
+    pub(crate) fn begin(self: &Arc<Self>, version: Version) -> Underway {
         self.requests.fetch_add(1, Relaxed);
         self.is_http2.store(version == Version::HTTP_2, Relaxed);
         self.is_in_head.store(false, Relaxed);
@@ -134,7 +134,7 @@ impl Activity {
 
 /// A request under way.
 #[derive(Debug)]
-pub(super) struct Underway(Arc<Activity>);
+pub(crate) struct Underway(Arc<Activity>);
 
 impl Underway {
     /// Whether the answer has to tell an HTTP/1 client to go. To HTTP/2 a frame of its own says so.

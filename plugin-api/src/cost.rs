@@ -144,6 +144,13 @@ mod tests {
     }
 
     #[test]
+    fn an_exponent_of_any_size_is_refused_and_breaks_nothing() {
+        for text in ["1e2147483647", "1e-2147483648", "1.5e-2147483647", "1e99999999999"] {
+            assert!(text.parse::<Usd>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_thousand_small_amounts_add_up_exactly() {
         let price: Usd = "0.1".parse().unwrap();
         let sum: i64 = (0..1000).map(|_| price.picodollars()).sum();

@@ -197,7 +197,7 @@ pub struct RequestMetrics<'a> {
     /// What was left out of the bodies, most expendable first: `streamed_data`, `response`, `request`.
     #[serde(borrow, default)]
     pub truncated: Vec<Cow<'a, str>>,
-    /// Description of a request body that is not JSON and is therefore not carried.
+    /// Description of a request body that is not JSON and is therefore not carried, or of a form.
     #[serde(borrow, default)]
     pub request_body: Option<BodyDescription<'a>>,
     /// Description of a response body that is not JSON and is therefore not carried.
@@ -247,7 +247,8 @@ pub struct BodyDescription<'a> {
     pub content_type: Option<Cow<'a, str>>,
     /// Its size in bytes, as it passed on the wire.
     pub size: u64,
-    /// SHA-256 of the bytes that passed, in hexadecimal; `null` when the body was not captured whole.
+    /// SHA-256 of the bytes that passed, in hexadecimal; `null` when the body was not captured whole, and of a form, whose
+    /// files have hashes of their own.
     #[serde(borrow, default, deserialize_with = "text")]
     pub sha256: Option<Cow<'a, str>>,
 }

@@ -45,6 +45,8 @@ pub(crate) struct Answer<'e> {
     pub(crate) head: String,
     /// Its fields, for reading model and usage.
     pub(crate) fields: Fields<'e>,
+    /// Of its choices, in their order: why each ended, as JSON.
+    pub(crate) finish_reasons: Vec<&'e str>,
     /// Everything that the model makes has come; a closing event may not have.
     pub(crate) finished: bool,
     /// The event came that closes such a stream.

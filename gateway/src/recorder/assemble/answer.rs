@@ -6,6 +6,7 @@ use http::Method;
 
 use super::{Draft, END_BYTES, Settings};
 use crate::recorder::{
+    answer_facts::AnswerFacts,
     body::{self, Body, Opened},
     dialect::{Api, Grammar, ProviderError},
     exchange::{Captured, id},
@@ -22,6 +23,7 @@ pub(crate) struct Answered {
     pub(crate) model: Option<String>,
     pub(crate) request_id: Option<String>,
     pub(crate) usage: Option<Usage>,
+    pub(crate) facts: AnswerFacts,
     /// Whether the usage is all there will be.
     pub(crate) usage_is_final: bool,
     pub(crate) error: Option<ProviderError>,
@@ -105,6 +107,7 @@ impl Answered {
             model: id(grammar.model(answer)),
             request_id: id(grammar.request_id(answer)),
             usage: counts.then(|| grammar.usage(answer)).flatten(),
+            facts: if counts { AnswerFacts::of(api, answer, &[]) } else { AnswerFacts::default() },
             usage_is_final: true,
             error,
             ..Self::default()
@@ -122,6 +125,10 @@ impl Answered {
             model: id(grammar.model(answer)),
             request_id: id(grammar.request_id(answer)),
             usage: (api != Api::Unknown).then(|| grammar.usage(answer)).flatten(),
+            facts: match api {
+                Api::Unknown => AnswerFacts::default(),
+                _ => AnswerFacts::of(api, answer, &folded.answer.finish_reasons),
+            },
             usage_is_final: captured.complete || folded.answer.closed || folded.answer.finished,
             error: named_error.or_else(|| grammar.error(answer)),
             first_content: folded.first_content,

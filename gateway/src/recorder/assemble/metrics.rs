@@ -73,6 +73,15 @@ impl Draft {
         metrics.path = exchange.path.as_str().into();
         metrics.method = exchange.method.as_str().into();
         metrics.is_streaming = answered.is_streaming;
+        metrics.response_id = known(&answered.facts.response_id);
+        metrics.previous_response_id = known(&asked.previous_response_id);
+        metrics.finish_reasons = answered
+            .facts
+            .finish_reasons
+            .as_ref()
+            .map(|reasons| reasons.iter().map(|reason| Cow::Borrowed(reason.as_str())).collect());
+        metrics.service_tier = known(&answered.facts.service_tier);
+        metrics.request_service_tier = known(&asked.service_tier);
     }
 
     fn write_timing_and_sizes(&self, metrics: &mut RequestMetrics<'_>) {
@@ -94,7 +103,14 @@ impl Draft {
         metrics.total_tokens = usage.total;
         metrics.cached_read_tokens = usage.cached_read;
         metrics.cached_write_tokens = usage.cached_write;
+        metrics.cached_write_1h_tokens = usage.cached_write_1h;
         metrics.reasoning_tokens = usage.reasoning;
+        metrics.audio_input_tokens = usage.audio_input;
+        metrics.audio_output_tokens = usage.audio_output;
+        metrics.image_input_tokens = usage.image_input;
+        metrics.image_output_tokens = usage.image_output;
+        metrics.audio_seconds = usage.audio_seconds;
+        metrics.search_queries = usage.searches.or(answered.facts.searches);
         metrics.usage_source = self.usage_source();
         metrics.cost = cost.amount;
         metrics.cost_source = cost.source.clone();
@@ -110,6 +126,7 @@ impl Draft {
         metrics.error_type = known(&outcome.error_type);
         metrics.provider_error_count = outcome.provider_errors;
         metrics.provider_error_type = answered.error.as_ref().and_then(|error| known(&error.kind));
+        metrics.provider_error_code = answered.error.as_ref().and_then(|error| known(&error.code));
         metrics.end_reason = outcome.end_reason.clone();
         metrics.provider_request_id = either(&exchange.provider_request_id, &answered.request_id);
     }
@@ -141,14 +158,16 @@ impl Draft {
 impl Body {
     fn take_json(&mut self) -> Bytes {
         match self {
-            Self::Json(json) => std::mem::take(json),
+            Self::Json(json) | Self::Form { json, .. } => std::mem::take(json),
             Self::Nothing | Self::Described(_) | Self::Inflated(_) | Self::Shed => Bytes::new(),
         }
     }
 
     fn description(&self) -> Option<BodyDescription<'static>> {
         match self {
-            Self::Described(description) | Self::Inflated(description) => Some(description.clone()),
+            Self::Described(description) | Self::Inflated(description) | Self::Form { description, .. } => {
+                Some(description.clone())
+            }
             Self::Nothing | Self::Json(_) | Self::Shed => None,
         }
     }

@@ -89,7 +89,8 @@ fn parse(text: &str) -> Option<i64> {
     }
     let fraction = fraction.trim_end_matches('0');
     let value: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let shift = i32::try_from(PLACES).ok()? + exponent - i32::try_from(fraction.len()).ok()?;
+    let places = i32::try_from(PLACES).ok()?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+    let shift = places.checked_add(exponent)?;
     let scaled = match u32::try_from(shift) {
         Ok(up) => value.checked_mul(10i128.checked_pow(up)?)?,
         Err(_) if value == 0 => 0,
@@ -139,6 +140,13 @@ mod tests {
         for text in ["", ".5", "1.", "x", "1,5", "\"1\"", "0.0000000000001", "99999999999", "--1", "1e-40"] {
             let read = text.parse::<Usd>();
             assert!(read.is_err(), "{text} gave {read:?}");
+        }
+    }
+
+    #[test]
+    fn an_exponent_of_any_size_is_refused_and_breaks_nothing() {
+        for text in ["1e2147483647", "1e-2147483648", "1.5e-2147483647", "1e99999999999"] {
+            assert!(text.parse::<Usd>().is_err(), "{text}");
         }
     }
 

@@ -88,7 +88,7 @@ impl Capture {
         // Copies: a header's value is a slice of the connection's read buffer, and keeps all of it.
         let text = |name| headers.get(name).map(|value| recorder::text(value.as_bytes(), MAX_ID_BYTES));
         self.captured.content_type = text(header::CONTENT_TYPE);
-        self.captured.content_encoding = text(header::CONTENT_ENCODING);
+        self.captured.content_encoding = codings(headers);
         self.expected = headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
         let is_too_large = self.expected.is_some_and(|expected| expected as u64 > self.cap.bytes());
         if is_too_large && !self.captured.is_event_stream() {
@@ -186,6 +186,13 @@ impl Capture {
         append_tail(&mut tail, &more[taken..]);
         self.keeping = Keeping::Ends { head, tail };
     }
+}
+
+/// The codings of a body, in one list: they may stand in several headers.
+fn codings(headers: &HeaderMap) -> Option<String> {
+    let lists = headers.get_all(header::CONTENT_ENCODING).iter();
+    let lists: Vec<_> = lists.map(|list| recorder::text(list.as_bytes(), MAX_ID_BYTES)).collect();
+    (!lists.is_empty()).then(|| recorder::text(lists.join(",").as_bytes(), MAX_ID_BYTES))
 }
 
 /// Keeps the last [`END_BYTES`] of everything appended, moving bytes only every [`END_BYTES`].

@@ -9,10 +9,11 @@ use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest, Sha256};
 
 use super::{
-    decode::{Coding, Decoded, Limits, decode},
+    decode::{Decoded, Limits, codings, decode_all},
     exchange::{Captured, Kept},
     json::{self, Fields},
     marked_bytes::MarkedBytes,
+    multipart::{self, Form},
 };
 use crate::{budget::Reservation, hex::hex};
 
@@ -33,6 +34,7 @@ enum Timed<'a> {
     Raw(&'a MarkedBytes),
     Decoded {
         decoded: Decoded,
+        is_timed: bool,
         /// While they are read they count as the captured bytes do.
         _held: Reservation,
     },
@@ -46,6 +48,8 @@ pub(crate) enum Body {
     Nothing,
     /// One line of JSON.
     Json(Bytes),
+    /// A form: its fields as one line of JSON, files described in it. What is not `whole` is named as shed.
+    Form { json: Bytes, description: BodyDescription<'static>, whole: bool },
     /// Not JSON: described.
     Described(BodyDescription<'static>),
     /// Too large.
@@ -62,7 +66,7 @@ impl Body {
 
     /// Whether it is left out because of its size.
     pub(crate) fn is_shed(&self) -> bool {
-        matches!(self, Self::Shed | Self::Inflated(_))
+        matches!(self, Self::Shed | Self::Inflated(_) | Self::Form { whole: false, .. })
     }
 }
 
@@ -73,15 +77,16 @@ pub(crate) fn open(captured: &Captured, limit: usize) -> Option<Opened<'_>> {
         Kept::Whole(bytes) => (bytes, [].as_slice(), true),
         Kept::Ends { head, tail } => (head, tail.as_slice(), false),
     };
-    let Some(coding) = coding(captured.content_encoding.as_deref()) else {
+    let codings = codings(captured.content_encoding.as_deref().unwrap_or_default())?;
+    if codings.is_empty() {
         return Some(Opened { bytes: Timed::Raw(bytes), tail, whole, inflated: false });
-    };
+    }
     let limits = Limits::of(bytes.as_slice().len(), limit);
-    let decoded =
-        decode(Coding::named(&coding)?, bytes.as_slice(), bytes.marks(), limits, processor_time).ok()?;
+    let decoded = decode_all(&codings, bytes.as_slice(), bytes.marks(), limits, processor_time).ok()?;
     let (inflated, held) = (decoded.over, bytes.count_beside(decoded.bytes.capacity()));
+    let is_timed = bytes.is_timed();
     // A tail cannot be decoded by itself.
-    let bytes = Timed::Decoded { decoded, _held: held };
+    let bytes = Timed::Decoded { decoded, is_timed, _held: held };
     Some(Opened { bytes, tail: &[], whole: whole && !inflated, inflated })
 }
 
@@ -94,6 +99,14 @@ impl<'a> Opened<'a> {
     /// What becomes of a body that is not whole.
     pub(crate) fn remains(&self, captured: &Captured) -> Body {
         if self.inflated { Body::Inflated(description(captured)) } else { Body::Shed }
+    }
+
+    /// Whether it is known when its pieces passed.
+    pub(crate) fn is_timed(&self) -> bool {
+        match &self.bytes {
+            Timed::Raw(bytes) => bytes.is_timed(),
+            Timed::Decoded { is_timed, .. } => *is_timed,
+        }
     }
 
     /// The last bytes of a body that is not whole.
@@ -134,6 +147,11 @@ pub(crate) fn read<T>(
 ) -> (Body, Option<T>) {
     let Some(opened) = open(captured, limit) else { return (undecoded(captured), None) };
     let bytes = opened.contiguous();
+    if let Some(form) = form(captured, &opened) {
+        let fields = Fields::read(&form.json).0;
+        let then = then(&fields);
+        return (form_body(captured, form, limit), Some(then));
+    }
     if !opened.is_whole() {
         let is_binary = is_binary(captured.content_type.as_deref());
         let shed = if is_binary { describe(captured) } else { opened.remains(captured) };
@@ -149,6 +167,22 @@ pub(crate) fn read<T>(
         _ => describe(captured),
     };
     (body, Some(then(&fields)))
+}
+
+fn form(captured: &Captured, opened: &Opened<'_>) -> Option<Form> {
+    let boundary = multipart::boundary(captured.content_type.as_deref()?)?;
+    let tail = (!opened.is_whole()).then(|| opened.tail());
+    multipart::read(opened.contiguous(), tail, &boundary)
+}
+
+/// Its files have hashes of their own; that of all of it, with a boundary made up for this request, would say nothing.
+fn form_body(captured: &Captured, form: Form, limit: usize) -> Body {
+    let mut description = BodyDescription::new(captured.size);
+    description.content_type = captured.content_type.clone().map(Cow::Owned);
+    if form.json.len() > limit {
+        return Body::Inflated(description);
+    }
+    Body::Form { json: form.json.into(), description, whole: form.whole }
 }
 
 /// What is carried of a body that could not be read, or of which nothing was kept.
@@ -221,18 +255,13 @@ pub(crate) fn describe(captured: &Captured) -> Body {
 }
 
 fn description(captured: &Captured) -> BodyDescription<'static> {
-    let content_type = captured.content_type.clone().map(Cow::Owned);
-    let sha256 = match &captured.kept {
+    let mut description = BodyDescription::new(captured.size);
+    description.content_type = captured.content_type.clone().map(Cow::Owned);
+    description.sha256 = match &captured.kept {
         Kept::Whole(bytes) => Some(hex(&Sha256::digest(bytes.as_slice())).into()),
         Kept::Nothing | Kept::Ends { .. } | Kept::Shed => None,
     };
-    BodyDescription { content_type, size: captured.size, sha256 }
-}
-
-/// The coding of a body, in lower case; several in a row are left as they stand, and so not known.
-fn coding(content_encoding: Option<&str>) -> Option<String> {
-    let value = content_encoding?.trim().to_ascii_lowercase();
-    (!value.is_empty() && value != "identity").then_some(value)
+    description
 }
 
 /// Time that this thread has had of the processor: what others make it wait is not the body's fault.
@@ -271,6 +300,7 @@ pub(in crate::recorder) mod tests {
             ("deflate", zlib.finish().unwrap()),
             ("deflate", bare.finish().unwrap()),
             ("br", brotli.into_inner()),
+            ("zstd", zstd::stream::encode_all(bytes, 1).unwrap()),
         ]
     }
 
@@ -330,15 +360,65 @@ pub(in crate::recorder) mod tests {
 
     #[test]
     fn a_body_in_no_known_coding_or_not_in_the_one_it_names_is_described() {
-        for (coding, bytes) in
-            [("zstd", b"{}".as_slice()), ("gzip, br", b"{}"), ("gzip", b"{\"a\":1}"), ("br", b"{\"a\":1}xx")]
-        {
+        for (coding, bytes) in [
+            ("compress", b"{}".as_slice()),
+            ("gzip, x", b"{}"),
+            ("zstd", b"{\"a\":1}"),
+            ("gzip", b"{\"a\":1}"),
+            ("br", b"{\"a\":1}xx"),
+        ] {
             let Body::Described(described) = read_json(&in_coding(coding, bytes), 1 << 20) else {
                 panic!("{coding}")
             };
             assert_eq!((described.size, described.sha256.is_some()), (bytes.len() as u64, true), "{coding}");
         }
         assert_eq!(read_json(&in_coding("identity", b"{}"), 1 << 20), Body::Json("{}".into()));
+    }
+
+    #[test]
+    fn codings_in_a_row_are_taken_off_from_the_last_to_the_first() {
+        let json = format!("{{\"model\":\"m\",\"text\":\"{}\"}}", "wörd ".repeat(3000));
+        for (inner, once) in encoded(json.as_bytes()) {
+            for (outer, twice) in encoded(&once) {
+                for names in
+                    [format!("{inner}, {outer}"), format!("{inner},identity , {}", outer.to_uppercase())]
+                {
+                    let mut captured = captured("application/json", vec![piece(&twice, 0)]);
+                    captured.content_encoding = Some(names.clone());
+                    assert_eq!(read_json(&captured, 1 << 20), Body::Json(json.clone().into()), "{names}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_form_is_carried_as_its_fields_and_one_without_its_middle_is_named_as_shed() {
+        let form = "--b\r\nContent-Disposition: form-data; name=model\r\n\r\nwhisper-1\r\n\
+            --b\r\nContent-Disposition: form-data; name=file; filename=a.mp3\r\n\r\nID3\r\n--b--\r\n";
+        let content_type = "multipart/form-data; boundary=b";
+        let model = |fields: &Fields<'_>| fields.text("model").map(Cow::into_owned);
+        let whole = captured(content_type, vec![piece(form, 0)]);
+        let (body, read_model) = read(&whole, 1 << 20, model);
+        assert_eq!(read_model.flatten().as_deref(), Some("whisper-1"));
+        let Body::Form { json, description, whole: true } = &body else { panic!("{body:?}") };
+        let json: serde_json::Value = serde_json::from_slice(json).unwrap();
+        assert_eq!((&json["model"], &json["file"]["size"]), (&"whisper-1".into(), &3.into()));
+        assert_eq!(
+            (description.content_type.as_deref(), description.size),
+            (Some(content_type), form.len() as u64)
+        );
+        assert!(!body.is_shed());
+        // What is made of few bytes is bounded too.
+        assert!(matches!(read(&whole, 20, model).0, Body::Inflated(_)));
+        let mut ends = captured(content_type, Vec::new());
+        ends.size = 25 << 20;
+        ends.kept = Kept::Ends {
+            head: marked(&[piece(&form[..form.len() - 20], 0)]),
+            tail: b"xx\r\n--b--\r\n".to_vec(),
+        };
+        let (body, read_model) = read(&ends, 1 << 20, model);
+        assert_eq!(read_model.flatten().as_deref(), Some("whisper-1"));
+        assert!(body.is_shed() && matches!(body, Body::Form { .. }), "{body:?}");
     }
 
     #[test]

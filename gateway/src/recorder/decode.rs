@@ -9,6 +9,7 @@ use std::{iter::Peekable, time::Duration};
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use flate2::{Crc, Decompress, FlushDecompress, Status};
+use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, Operation};
 
 /// Output may be this many times as large as the input, where it is larger than [`SMALL`]. JSON and event streams
 /// shrink to a fourth to a thirtieth.
@@ -19,7 +20,11 @@ const SMALL: usize = 256 << 10;
 const TIME: Duration = Duration::from_millis(20);
 /// And for each byte of it: honest bodies take a tenth of this.
 const TIME_PER_BYTE: Duration = Duration::from_nanos(50);
-/// Members of a gzip body: one, or one for each block of those programs that compress in parallel.
+/// Codings of one body, one around the other.
+const CODINGS: usize = 4;
+/// 8 MiB: as large as a window of zstd may be on the web (RFC 9659).
+const ZSTD_WINDOW_LOG: u32 = 23;
+/// Members of a gzip body, frames of a zstd body: one, or one for each block of those programs that compress in parallel.
 const MEMBERS: usize = 16;
 /// And one more for so many bytes.
 const BYTES_PER_MEMBER: usize = 1 << 10;
@@ -36,6 +41,7 @@ pub(super) enum Coding {
     Gzip,
     Deflate,
     Brotli,
+    Zstd,
 }
 
 /// What decoding one body may cost.
@@ -43,7 +49,7 @@ pub(super) enum Coding {
 pub(super) struct Limits {
     /// Bytes of output.
     pub(super) bytes: usize,
-    /// Members of a gzip body.
+    /// Members of a gzip body, or frames of a zstd body.
     pub(super) members: usize,
     /// Time of the processor.
     pub(super) time: Duration,
@@ -63,12 +69,13 @@ pub(super) struct Decoded {
 pub(super) struct Undecodable;
 
 impl Coding {
-    /// The coding of that name, in lower case. Several in a row are not known.
+    /// The coding of that name, in lower case.
     pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "gzip" | "x-gzip" => Self::Gzip,
             "deflate" => Self::Deflate,
             "br" => Self::Brotli,
+            "zstd" => Self::Zstd,
             _ => return None,
         })
     }
@@ -84,6 +91,35 @@ impl Limits {
             time: TIME + time_per_body,
         }
     }
+}
+
+/// The codings that a `Content-Encoding` names, in the order in which they were applied; `None` where one is not known, or
+/// there are too many.
+pub(super) fn codings(content_encoding: &str) -> Option<Vec<Coding>> {
+    let names = content_encoding.split(',').map(|name| name.trim().to_ascii_lowercase());
+    let names = names.filter(|name| !name.is_empty() && name != "identity");
+    let codings = names.map(|name| Coding::named(&name)).collect::<Option<Vec<_>>>()?;
+    (codings.len() <= CODINGS).then_some(codings)
+}
+
+/// Takes codings off, the last one first. Together they may cost what one may.
+pub(super) fn decode_all(
+    codings: &[Coding],
+    bytes: &[u8],
+    marks: impl IntoIterator<Item = (usize, Duration)>,
+    limits: Limits,
+    clock: impl Fn() -> Duration,
+) -> Result<Decoded, Undecodable> {
+    let [before @ .., last] = codings else { return Err(Undecodable) };
+    let began = clock();
+    let mut decoded = decode(*last, bytes, marks, limits, &clock)?;
+    for coding in before.iter().rev() {
+        let time = limits.time.saturating_sub(clock().saturating_sub(began));
+        let ends = decoded.ends.iter().copied();
+        let inner = decode(*coding, &decoded.bytes, ends, Limits { time, ..limits }, &clock)?;
+        decoded = Decoded { over: inner.over || decoded.over, ..inner };
+    }
+    Ok(decoded)
 }
 
 /// Takes a coding off. `marks` are the places in `bytes` where pieces end, and the times at which they passed; `clock`
@@ -103,6 +139,7 @@ pub(super) fn decode(
         Coding::Gzip => run.gzip(),
         Coding::Deflate => run.only(&mut Engine::deflate(is_zlib(bytes))),
         Coding::Brotli => run.only(&mut Engine::brotli(limits.bytes)),
+        Coding::Zstd => run.zstd(),
     };
     match end {
         Ok(()) | Err(Stop::Short) => {}
@@ -157,6 +194,18 @@ impl<M: Iterator<Item = (usize, Duration)>, C: Fn() -> Duration> Run<'_, M, C> {
                 return Ok(());
             }
             engine.reset();
+        }
+        Err(Stop::Over)
+    }
+
+    /// RFC 8878: frames in a row, of which some may be skipped.
+    fn zstd(&mut self) -> Result<(), Stop> {
+        let mut engine = Engine::zstd()?;
+        for _ in 0..self.limits.members {
+            self.stream(&mut engine, None)?;
+            if self.at == self.bytes.len() {
+                return Ok(());
+            }
         }
         Err(Stop::Over)
     }
@@ -292,6 +341,7 @@ enum Engine {
     Deflate(Decompress),
     // Its state is large.
     Brotli(Box<Brotli>),
+    Zstd(ZstdDecoder<'static>),
 }
 
 struct Brotli {
@@ -317,6 +367,13 @@ impl Engine {
         // Strict: no windows but those of RFC 7932.
         let state = BrotliState::new_strict(alloc(), alloc(), alloc());
         Self::Brotli(Box::new(Brotli { state, begins: Some(max_bytes) }))
+    }
+
+    /// Larger windows are refused. One is allocated when a frame begins, and takes memory as output is made.
+    fn zstd() -> Result<Self, Stop> {
+        let mut decoder = ZstdDecoder::new().map_err(|_| Stop::Undecodable)?;
+        let limited = decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG));
+        limited.map(|()| Self::Zstd(decoder)).map_err(|_| Stop::Undecodable)
     }
 
     /// A bare deflate stream begins anew.
@@ -346,6 +403,14 @@ impl Engine {
                 }
                 _ => decoder.step(input, output),
             },
+            Self::Zstd(decoder) => {
+                let status = decoder.run_on_buffers(input, output).map_err(|_| Stop::Undecodable)?;
+                Ok(Step {
+                    read: status.bytes_read,
+                    written: status.bytes_written,
+                    ended: status.remaining == 0,
+                })
+            }
         }
     }
 }

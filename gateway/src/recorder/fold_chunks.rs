@@ -137,11 +137,18 @@ impl<'e> Fold<'e> for Chunks<'e> {
         let finished = answer.choices().is_some_and(|choices| {
             !choices.is_empty() && choices.iter().all(|(_, choice)| choice.has("finish_reason"))
         });
+        let finish_reasons = answer.of_choices("finish_reason");
+        // Moonshot's usage stands in a choice.
+        let usage = answer.of_choices("usage").pop().filter(|_| !answer.has("usage"));
         let size: usize = texts.iter().map(String::len).sum();
         let mut head = String::with_capacity(size + 512);
         answer.write(&mut head, &texts);
         head.pop();
-        Answer { head, finished, fields: answer.into_fields(&texts), ..Answer::default() }
+        let mut fields = answer.into_fields(&texts);
+        if let Some(usage) = usage {
+            fields.push(Cow::Borrowed("usage"), Cow::Borrowed(usage));
+        }
+        Answer { head, finished, fields, finish_reasons, ..Answer::default() }
     }
 }
 
@@ -263,6 +270,19 @@ impl<'e> Object<'e> {
             Value::Indexed(choices) if key == "choices" => Some(choices.as_slice()),
             _ => None,
         })
+    }
+
+    /// That field of every choice that has it, by the index of the choices.
+    fn of_choices(&self, name: &str) -> Vec<&'e str> {
+        let mut choices: Vec<_> = self.choices().unwrap_or_default().iter().collect();
+        choices.sort_by_key(|(index, _)| *index);
+        let field = |choice: &Object<'e>| {
+            choice.0.iter().find_map(|(key, value)| match value {
+                Value::Raw(raw) if key == name && *raw != "null" => Some(*raw),
+                _ => None,
+            })
+        };
+        choices.into_iter().filter_map(|(_, choice)| field(choice)).collect()
     }
 
     fn write(&self, out: &mut String, texts: &[String]) {

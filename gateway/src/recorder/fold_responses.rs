@@ -89,7 +89,7 @@ impl<'e> Fold<'e> for Response<'e> {
             Some(raw) if self.finished => raw.strip_suffix('}').unwrap_or(raw).to_owned(),
             _ => self.broken_off(),
         };
-        Answer { head, fields, finished: self.finished, closed: self.finished }
+        Answer { head, fields, finished: self.finished, closed: self.finished, ..Answer::default() }
     }
 }
 

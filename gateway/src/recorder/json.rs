@@ -1,8 +1,8 @@
 //! Borrowed, partial reading of JSON: an object's fields as slices of its text. Reading them checks the whole text.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Fields of one object, each value as its JSON text. Of a repeated key the last value counts.
@@ -74,6 +74,33 @@ impl<'de, F: FnMut(Cow<'de, str>, &'de str)> Visitor<'de> for EachField<F> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(Key(key)) = map.next_key()? {
             self.0(key, map.next_value::<&RawValue>()?.get());
+        }
+        Ok(())
+    }
+}
+
+/// Calls `each` with every element of the array that `text` is, up to the first that is no `T`; then it fails.
+pub(crate) fn each_element<'a, T: Deserialize<'a>>(
+    text: &'a str,
+    each: impl FnMut(T),
+) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.deserialize_seq(EachElement(each, PhantomData))?;
+    deserializer.end()
+}
+
+struct EachElement<F, T>(F, PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for EachElement<F, T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(element) = seq.next_element()? {
+            self.0(element);
         }
         Ok(())
     }

@@ -12,14 +12,19 @@
 //! | [`config`] | `[telemetry]` |
 //! | [`dialect`] | how a family of providers writes its bodies |
 //! | `body` | captured bytes: decoded, checked, described |
+//! | `multipart` | forms as JSON |
 //! | `decode` | content codings taken off, within a budget |
 //! | `sse` | server-sent events, cut anywhere |
+//! | `answer_facts` | what an answer says of itself beside model and usage |
+//! | `chunk_times` | when the chunks of a stream came |
 //! | `fold`, `fold_chunks`, `fold_responses`, `template` | a stream becomes one answer |
 //! | `usage` | token counts |
 //! | `json` | borrowed, partial reading |
 
+mod answer_facts;
 pub mod assemble;
 pub(crate) mod body;
+mod chunk_times;
 pub mod config;
 mod decode;
 pub mod dialect;
@@ -30,6 +35,7 @@ pub(crate) mod fold_responses;
 pub(crate) mod intake;
 pub(crate) mod json;
 pub mod marked_bytes;
+mod multipart;
 pub mod record;
 pub(crate) mod sse;
 mod template;

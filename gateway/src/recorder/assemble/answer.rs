@@ -6,6 +6,7 @@ use http::Method;
 
 use super::{Draft, END_BYTES, Settings};
 use crate::recorder::{
+    answer_facts::AnswerFacts,
     body::{self, Body, Opened},
     dialect::{Api, Grammar, ProviderError},
     exchange::{Captured, id},
@@ -22,6 +23,7 @@ pub(crate) struct Answered {
     pub(crate) model: Option<String>,
     pub(crate) request_id: Option<String>,
     pub(crate) usage: Option<Usage>,
+    pub(crate) facts: AnswerFacts,
     /// Whether the usage is all there will be.
     pub(crate) usage_is_final: bool,
     pub(crate) error: Option<ProviderError>,
@@ -64,14 +66,16 @@ impl Draft {
             return;
         }
         // The chunks go first; the answer stays, however many they were.
-        let [answer, with_chunks] = folded.sizes();
+        let wants_times = settings.capture_streamed_data && settings.capture_chunk_times && opened.is_timed();
+        let times = if wants_times { folded.times() } else { None };
+        let [answer, with_chunks] = folded.sizes(times.as_deref());
         if answer > settings.max_body_bytes {
             self.response = Body::Shed;
             return;
         }
         let carries_chunks = settings.capture_streamed_data && with_chunks <= settings.max_body_bytes;
         self.chunks_lost = settings.capture_streamed_data && (!carries_chunks || lost + folded.malformed > 0);
-        let (json, head) = folded.write(carries_chunks);
+        let (json, head) = folded.write(carries_chunks, times.as_deref());
         self.before_streamed_data = carries_chunks.then_some(head);
         self.response = Body::Json(json.into());
     }
@@ -103,6 +107,7 @@ impl Answered {
             model: id(grammar.model(answer)),
             request_id: id(grammar.request_id(answer)),
             usage: counts.then(|| grammar.usage(answer)).flatten(),
+            facts: if counts { AnswerFacts::of(api, answer, &[]) } else { AnswerFacts::default() },
             usage_is_final: true,
             error,
             ..Self::default()
@@ -120,6 +125,10 @@ impl Answered {
             model: id(grammar.model(answer)),
             request_id: id(grammar.request_id(answer)),
             usage: (api != Api::Unknown).then(|| grammar.usage(answer)).flatten(),
+            facts: match api {
+                Api::Unknown => AnswerFacts::default(),
+                _ => AnswerFacts::of(api, answer, &folded.answer.finish_reasons),
+            },
             usage_is_final: captured.complete || folded.answer.closed || folded.answer.finished,
             error: named_error.or_else(|| grammar.error(answer)),
             first_content: folded.first_content,

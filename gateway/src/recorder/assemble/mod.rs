@@ -1,6 +1,7 @@
 //! From an exchange to a record: a draft goes through the stages, one after the other, and each fills in its part.
 
 mod answer;
+mod cost;
 mod masked;
 mod metrics;
 mod outcome;
@@ -10,9 +11,9 @@ mod tests;
 
 use std::sync::Arc;
 
-use plugin_api::{CostSource, EndReason, Status, Usd};
+use plugin_api::{EndReason, Status};
 
-use self::{answer::Answered, outcome::Outcome, request::Asked};
+use self::{answer::Answered, cost::Cost, outcome::Outcome, request::Asked};
 use super::{body::Body, exchange::Exchange, record::Record};
 use crate::mask::Mask;
 
@@ -22,6 +23,7 @@ pub fn assemble(exchange: Exchange, settings: &Settings) -> Record {
     let mut draft = Draft::new(exchange);
     draft.read_request(settings);
     draft.read_response(settings);
+    draft.price();
     draft.judge();
     draft.into_record(settings)
 }
@@ -39,6 +41,8 @@ pub struct Settings {
     pub capture_response: bool,
     /// `telemetry.capture.streamed_data`: whether a stream's answer carries the chunks too.
     pub capture_streamed_data: bool,
+    /// `telemetry.capture.chunk_times`: whether with these chunks goes when each of them came.
+    pub capture_chunk_times: bool,
     /// `telemetry.capture.max_body_bytes`: what a record carries of one body, and what may come out of a body in a
     /// content coding. Of an event stream it bounds the answer, and [`STREAM_FACTOR`] times as much may be read for it.
     pub max_body_bytes: usize,
@@ -74,14 +78,6 @@ struct Draft {
     outcome: Outcome,
 }
 
-/// What the request cost. Unknown, until there is a price table.
-#[derive(Debug)]
-struct Cost {
-    amount: Option<Usd>,
-    source: CostSource,
-    price_version: Option<String>,
-}
-
 impl Draft {
     fn new(exchange: Exchange) -> Self {
         Self {
@@ -92,7 +88,7 @@ impl Draft {
             response: Body::Nothing,
             before_streamed_data: None,
             chunks_lost: false,
-            cost: Cost { amount: None, source: CostSource::None, price_version: None },
+            cost: Cost::default(),
             outcome: Outcome {
                 status: Status::Error,
                 end_reason: EndReason::GatewayError,

@@ -32,7 +32,7 @@ impl Draft {
             || (exchange.error.is_some() && !by_provider);
         let complete = end_reason == EndReason::Complete;
         let succeeded = complete && exchange.status_code.is_some_and(|status| status < 400);
-        let provider_type = answered.error.as_ref().and_then(|error| error.kind.clone());
+        let provider_type = answered.error.as_ref().and_then(|error| error.name()).map(str::to_owned);
         self.outcome = Outcome {
             status: if succeeded && !by_provider && !by_gateway { Status::Success } else { Status::Error },
             end_reason,

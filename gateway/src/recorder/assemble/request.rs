@@ -13,6 +13,8 @@ pub(crate) struct Asked {
     pub(crate) project_id: Option<String>,
     pub(crate) project_name: Option<String>,
     pub(crate) experiment_id: Option<String>,
+    pub(crate) previous_response_id: Option<String>,
+    pub(crate) service_tier: Option<String>,
 }
 
 impl Draft {
@@ -36,6 +38,8 @@ impl Asked {
             project_id: named("project_id"),
             project_name: named("project_name"),
             experiment_id: named("experiment_id"),
+            previous_response_id: own("previous_response_id"),
+            service_tier: own("service_tier"),
         }
     }
 }

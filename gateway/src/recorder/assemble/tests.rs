@@ -72,37 +72,170 @@ fn a_stored_answer_that_is_asked_for_is_not_counted_again() {
 }
 
 #[test]
-fn an_error_answer_gives_the_providers_own_name_for_it() {
-    for (provider, body, kind) in [
+fn an_error_has_the_providers_code_as_its_type_and_both_are_kept() {
+    let inner = |kind: &str, code: &str| json!({"error": {"message": "m", "type": kind, "code": code}});
+    for (provider, body, [name, kind, code]) in [
         (
             "openai",
-            json!({"error": {"message": "m", "type": "insufficient_quota", "code": "c"}}),
-            json!("insufficient_quota"),
+            inner("requests", "rate_limit_exceeded"),
+            ["rate_limit_exceeded", "requests", "rate_limit_exceeded"],
+        ),
+        (
+            "openai",
+            inner("invalid_request_error", "invalid_api_key"),
+            ["invalid_api_key", "invalid_request_error", "invalid_api_key"],
+        ),
+        (
+            "openai",
+            inner("invalid_request_error", "context_length_exceeded"),
+            ["context_length_exceeded", "invalid_request_error", "context_length_exceeded"],
+        ),
+        (
+            "openai",
+            inner("invalid_request_error", ""),
+            ["invalid_request_error", "invalid_request_error", ""],
+        ),
+        (
+            "openai",
+            json!({"error": {"message": "m", "type": "insufficient_quota", "code": null}}),
+            ["insufficient_quota", "insufficient_quota", ""],
         ),
         (
             "openai",
             json!({"error": {"message": "m", "type": null, "code": "model_not_found"}}),
-            json!("model_not_found"),
+            ["model_not_found", "", "model_not_found"],
         ),
-        ("openrouter", json!({"error": {"message": "m", "code": 429}}), json!("429")),
+        ("openrouter", json!({"error": {"message": "m", "code": 429}}), ["429", "", "429"]),
+        (
+            "vllm",
+            json!({"object": "error", "message": "m", "type": "BadRequestError", "code": 400}),
+            ["BadRequestError", "BadRequestError", "400"],
+        ),
         (
             "mistral",
             json!({"object": "error", "message": "m", "type": "rate_limited", "code": "1300"}),
-            json!("rate_limited"),
+            ["rate_limited", "rate_limited", "1300"],
         ),
-        ("xai", json!({"code": "bad_key", "error": "Incorrect API key"}), json!("bad_key")),
-        ("ollama", json!({"error": "model not found"}), Value::Null),
-        ("vllm", json!({"detail": "Not Found"}), Value::Null),
-        ("openai", json!({"type": "error", "error": {"type": "error"}}), Value::Null),
-        ("openai", json!(["odd"]), Value::Null),
+        ("xai", json!({"code": "bad_key", "error": "Incorrect API key"}), ["bad_key", "", "bad_key"]),
+        ("ollama", json!({"error": "model not found"}), ["", "", ""]),
+        ("vllm", json!({"detail": "Not Found"}), ["", "", ""]),
+        ("openai", json!({"type": "error", "error": {"type": "error"}}), ["", "", ""]),
+        ("openai", json!(["odd"]), ["", "", ""]),
     ] {
+        let [name, kind, code] =
+            [name, kind, code].map(|text| json!(Some(text).filter(|text| !text.is_empty())));
         let expected = json!({
             "status": "error", "end_reason": "complete", "error_count": 1, "provider_error_count": 1,
-            "error_type": kind, "provider_error_type": kind, "status_code": 429, "provider_status_code": 429,
-            "usage_source": "none", "truncated": [],
+            "error_type": name, "provider_error_type": kind, "provider_error_code": code,
+            "status_code": 429, "provider_status_code": 429, "usage_source": "none", "truncated": [],
         });
         check(answer(provider, CHAT, 429, &body), &expected);
     }
+}
+
+#[test]
+fn the_facts_of_request_and_answer_are_in_the_record_also_where_it_is_a_stream() {
+    let details = json!({"cached_tokens": 4, "cache_write_tokens": 3, "audio_tokens": 2, "image_tokens": 1});
+    let usage = json!({
+        "prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19, "cost": 0.0125, "num_search_queries": 2,
+        "prompt_tokens_details": details,
+        "completion_tokens_details": {"reasoning_tokens": 4, "audio_tokens": 2, "image_tokens": 1},
+    });
+    let body = json!({
+        "id": "chatcmpl-1", "model": "m", "service_tier": "flex", "usage": usage,
+        "choices": [
+            {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"},
+            {"index": 1, "delta": {"content": "b"}, "finish_reason": "length"},
+        ],
+    });
+    let expected = json!({
+        "response_id": "chatcmpl-1", "finish_reasons": ["stop", "length"], "service_tier": "flex",
+        "request_service_tier": "auto", "previous_response_id": "resp_0", "input_tokens": 12, "cached_read_tokens": 4,
+        "cached_write_tokens": 3, "audio_input_tokens": 2, "image_input_tokens": 1, "output_tokens": 7,
+        "reasoning_tokens": 4, "audio_output_tokens": 2, "image_output_tokens": 1, "search_queries": 2,
+        "cost": 0.0125, "cost_source": "provider", "price_version": null, "usage_source": "provider",
+        "parent_span_id": "0202020202020202", "trace_flags": 3,
+    });
+    let streamed = format!("data: {body}\n\ndata: [DONE]\n\n");
+    for response in [
+        captured("application/json", vec![piece(body.to_string(), 40)]),
+        captured("text/event-stream", vec![piece(streamed, 40)]),
+    ] {
+        let mut exchange = exchange("openai", CHAT, response);
+        let asked = r#"{"model":"m","service_tier":"auto","previous_response_id":"resp_0"}"#;
+        exchange.request = captured("application/json", vec![piece(asked, 0)]);
+        check(exchange, &expected);
+    }
+}
+
+#[test]
+fn usage_that_moonshot_streams_in_a_choice_is_read() {
+    let stream = "data: {\"id\":\"c\",\"model\":\"kimi\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":null}]}\n\n\
+        data: {\"id\":\"c\",\"model\":\"kimi\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\",\"usage\":\
+        {\"prompt_tokens\":9,\"completion_tokens\":2,\"total_tokens\":11,\"cached_tokens\":5}}]}\n\ndata: [DONE]\n\n";
+    let answer = captured("text/event-stream", vec![piece(stream, 0)]);
+    check(
+        exchange("openai", CHAT, answer),
+        &json!({"input_tokens": 9, "output_tokens": 2, "total_tokens": 11, "cached_read_tokens": 5,
+            "finish_reasons": ["stop"], "usage_source": "provider"}),
+    );
+}
+
+#[test]
+fn a_response_says_why_it_ended_and_what_it_searched() {
+    let body = json!({
+        "id": "resp_1", "model": "m", "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"},
+        "service_tier": "priority", "usage": {"input_tokens": 3, "input_tokens_details": {"cached_tokens": 0}},
+        "output": [{"type": "web_search_call", "action": {"type": "search"}}, {"type": "message"}],
+    });
+    let expected = json!({
+        "response_id": "resp_1", "finish_reasons": ["max_output_tokens"], "service_tier": "priority",
+        "search_queries": 1, "cached_read_tokens": 0,
+    });
+    check(answer("openai", "/v1/responses", 200, &body), &expected);
+    let event = json!({"type": "response.incomplete", "response": body});
+    let streamed = captured("text/event-stream", vec![piece(format!("data: {event}\n\n"), 0)]);
+    check(exchange("openai", "/v1/responses", streamed), &expected);
+    // What was made before was counted then.
+    let stored = answer("openai", "/v1/responses/resp_1/cancel", 200, &body);
+    check(
+        stored,
+        &json!({"response_id": null, "finish_reasons": null, "service_tier": null, "search_queries": null}),
+    );
+}
+
+#[test]
+fn every_field_of_a_record_is_filled_by_something() {
+    let usage = json!({
+        "prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19, "cost": 0.0125, "num_search_queries": 2, "seconds": 1.5,
+        "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3, "audio_tokens": 2, "image_tokens": 1,
+            "cache_creation_token_details": {"ephemeral_1h_input_tokens": 1}},
+        "completion_tokens_details": {"reasoning_tokens": 4, "audio_tokens": 2, "image_tokens": 1},
+    });
+    let body = json!({
+        "id": "c", "model": "m", "service_tier": "flex", "usage": usage, "error": {"type": "t", "code": "c"},
+        "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "error"}],
+    });
+    let mut exchange =
+        exchange("openai", CHAT, captured("text/event-stream", vec![piece(format!("data: {body}\n\n"), 9)]));
+    let asked = json!({
+        "model": "m", "service_tier": "auto", "previous_response_id": "r", "user": "u", "metadata": {
+            "thread_id": "t", "org_id": "o", "project_id": "p", "project_name": "P", "experiment_id": "e"
+        },
+    });
+    exchange.request = captured("application/json", vec![piece(asked.to_string(), 0)]);
+    exchange.identity.client_request_id = Some("mine".to_owned());
+    exchange.provider_request_id = Some("theirs".to_owned());
+    let (metrics, _) = record(exchange);
+    // No price table yet; both bodies are JSON.
+    let unknown: Vec<_> = metrics
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(_, value)| value.is_null())
+        .map(|(key, _)| key.as_str())
+        .collect();
+    assert_eq!(unknown, ["price_version", "request_body", "response_body"]);
 }
 
 #[test]
@@ -250,7 +383,10 @@ fn a_stream_of_no_known_form_keeps_its_chunks() {
     assert_eq!((&metrics["input_tokens"], &metrics["output_tokens"]), (&json!(3), &json!(1)));
     assert_eq!(record(exchange("openai", CHAT, captured("text/event-stream", vec![]))).1, Value::Null);
     let comment = captured("text/event-stream", vec![piece(": ping\n\n", 0)]);
-    assert_eq!(record(exchange("openai", CHAT, comment)).1, json!({"streamed_data": []}));
+    assert_eq!(
+        record(exchange("openai", CHAT, comment)).1,
+        json!({"streamed_data": [], "streamed_data_ms": []})
+    );
 }
 
 #[test]

@@ -155,6 +155,74 @@ fn a_header_of_gzip_may_have_all_that_the_format_knows() {
 }
 
 #[test]
+fn frames_of_zstd_follow_each_other_up_to_a_number_and_some_are_skipped() {
+    let frame = |bytes: &[u8]| zstd::stream::encode_all(bytes, 1).unwrap();
+    let skipped = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, b'x', b'x', b'x'];
+    let all = [frame(b"one, ").as_slice(), &skipped, &frame(b""), &frame(b"two")].concat();
+    for (members, expected, over) in [(2, "one, ", true), (4, "one, two", false), (5, "one, two", false)] {
+        let limits = Limits { members, ..PLENTY };
+        let decoded = decode(Coding::Zstd, &all, NONE, limits, stopped_clock).unwrap();
+        assert_eq!((decoded.bytes.as_slice(), decoded.over), (expected.as_bytes(), over), "{members}");
+    }
+}
+
+#[test]
+fn no_window_of_zstd_is_larger_than_rfc_9659_has_them() {
+    for (log, is_decoded) in [(20, true), (23, true), (24, false), (27, false), (31, false)] {
+        // A frame with that window, and a last block of one byte as it is. The descriptor's exponent begins at 10.
+        let frame = [0x28, 0xb5, 0x2f, 0xfd, 0, (log - 10) << 3, 0x09, 0, 0, b'x'];
+        let decoded = decode(Coding::Zstd, &frame, NONE, PLENTY, stopped_clock);
+        assert_eq!(decoded.map(|decoded| decoded.bytes).ok(), is_decoded.then(|| b"x".to_vec()), "{log}");
+    }
+    // A frame of one segment has a window as large as its content.
+    let segment = [0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0, 0x40, 0x09, 0, 0, b'x'];
+    assert!(decode(Coding::Zstd, &segment, NONE, PLENTY, stopped_clock).is_err());
+}
+
+#[test]
+fn codings_are_read_from_the_header_in_order() {
+    use Coding::{Brotli, Deflate, Gzip, Zstd};
+    for (header, expected) in [
+        ("", Some(vec![])),
+        (" identity ", Some(vec![])),
+        ("GZip", Some(vec![Gzip])),
+        ("x-gzip,br", Some(vec![Gzip, Brotli])),
+        ("deflate, , identity, zstd", Some(vec![Deflate, Zstd])),
+        ("gzip, gzip, gzip, gzip", Some(vec![Gzip; 4])),
+        ("gzip, gzip, gzip, gzip, gzip", None),
+        ("compress", None),
+        ("gzip, compress", None),
+    ] {
+        assert_eq!(codings(header), expected, "{header}");
+    }
+}
+
+#[test]
+fn codings_in_a_row_are_bounded_as_one_is() {
+    let zeroes = gzip(&vec![0; 8 << 20]);
+    let twice = zstd::stream::encode_all(&*gzip(&zeroes), 1).unwrap();
+    let codings = [Coding::Gzip, Coding::Gzip, Coding::Zstd];
+    for limit in [100, SMALL, 1 << 20] {
+        let limits = Limits { bytes: limit, ..PLENTY };
+        let decoded = decode_all(&codings, &twice, NONE, limits, stopped_clock).unwrap();
+        assert!(decoded.over && decoded.bytes.len() <= limit, "{limit}: {}", decoded.bytes.len());
+    }
+    let decoded = decode_all(&codings, &twice, NONE, PLENTY, stopped_clock).unwrap();
+    assert_eq!((decoded.over, decoded.bytes.len()), (false, 8 << 20));
+    // The first one takes all the time; nothing is left for the second.
+    let looks = Cell::new(0);
+    let clock = || {
+        looks.set(looks.get() + 1);
+        Duration::from_millis(looks.get())
+    };
+    let limits = Limits { time: Duration::from_millis(8), ..PLENTY };
+    let once = gzip(&noise(1 << 20));
+    let decoded = decode_all(&[Coding::Gzip, Coding::Gzip], &gzip(&once), NONE, limits, clock).unwrap();
+    assert!(decoded.over && decoded.bytes.len() < 12 * BYTES_PER_LOOK, "{}", decoded.bytes.len());
+    assert!(matches!(decode_all(&[], b"x", NONE, PLENTY, stopped_clock), Err(Undecodable)));
+}
+
+#[test]
 fn what_is_damaged_or_has_something_behind_it_is_not_of_the_coding() {
     for (name, coding, bytes) in encoded(b"{\"model\":\"m\"}") {
         let longer = [bytes.as_slice(), b"xx"].concat();
@@ -201,12 +269,16 @@ fn bodies_made_to_be_dear_cost_no_more_than_their_budget() {
     };
     let mut metadata = vec![0x0b];
     metadata.extend([0x06, 0x00].repeat(500_000));
+    // Blocks of four bytes that stand for 128 KiB each.
+    let repeated = [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x68][..], &[0x02, 0, 0x10, b'x'].repeat(200_000)].concat();
     for (name, coding, bytes) in [
         ("empty members", Coding::Gzip, gzip(b"").repeat(45_000)),
         ("empty blocks", Coding::Deflate, empty.repeat(180_000)),
         ("tables", Coding::Deflate, table.repeat(900_000 / table.len())),
         ("zeroes", Coding::Deflate, zeroes),
         ("metadata", Coding::Brotli, metadata),
+        ("empty frames", Coding::Zstd, [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0].repeat(100_000)),
+        ("repeated bytes", Coding::Zstd, repeated),
     ] {
         let limits = Limits::of(bytes.len(), 8 << 20);
         let start = Instant::now();
@@ -252,7 +324,7 @@ proptest! {
 
     #[test]
     fn any_bytes_at_all_come_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        for coding in [Coding::Gzip, Coding::Deflate, Coding::Brotli] {
+        for coding in [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd] {
             if let Ok(decoded) = decode(coding, &bytes, NONE, Limits::of(bytes.len(), 1 << 20), stopped_clock) {
                 prop_assert!(decoded.bytes.len() <= SMALL);
             }

@@ -159,8 +159,10 @@ const PATHS: &[(&str, Api)] = &[
 /// What a provider calls its error.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ProviderError {
-    /// Its type, else its code; `None` when it has neither.
+    /// Its type.
     pub(crate) kind: Option<String>,
+    /// Its code; a number as text.
+    pub(crate) code: Option<String>,
 }
 
 impl ProviderError {
@@ -171,10 +173,18 @@ impl ProviderError {
             Some(text) => id(Some(text)),
             None => fields.get(field).and_then(json::count).map(|code| code.to_string()),
         };
-        Self { kind: name("type").or_else(|| name("code")) }
+        Self { kind: name("type"), code: name("code") }
+    }
+
+    /// What tells it best: its code, since many errors share a type. A code that is a number says less than a type: it
+    /// repeats the status, or has to be looked up.
+    pub(crate) fn name(&self) -> Option<&str> {
+        let is_number = |code: &&str| code.bytes().all(|byte| byte.is_ascii_digit());
+        let code = self.code.as_deref();
+        code.filter(|code| !is_number(code)).or(self.kind.as_deref()).or(code)
     }
 
     fn or(self, other: Self) -> Self {
-        if self.kind.is_some() { self } else { other }
+        if self.name().is_some() { self } else { other }
     }
 }

@@ -10,12 +10,14 @@ use percent_encoding::percent_decode_str;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
+use crate::names;
+
 /// Settings of the OTLP exporter. All of them have defaults: a Collector on this machine needs none.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What is sent: any of `"logs"`, `"traces"` and `"metrics"`. A record is delivered when the receiver has taken all
-    /// of them.
+    /// What is sent: any of `"logs"`, `"traces"` and `"metrics"`. A record is delivered when the receiver has taken its log
+    /// and its span. A signal that the receiver does not know (404 or 405) is switched off when it knows another.
     #[schemars(extend("x-env" = "OTLP_EXPORTER_SIGNALS"), length(min = 1))]
     pub signals: Vec<Signal>,
     /// How it is sent: `"http/protobuf"` or `"grpc"`.
@@ -54,6 +56,9 @@ pub struct Config {
     /// is larger loses its bodies. At least 64 KiB.
     #[schemars(extend("x-env" = "OTLP_EXPORTER_MAX_REQUEST_SIZE", "x-min" = "64 KiB", "x-max" = "1 GiB"))]
     pub max_request_size: ByteSize,
+    /// True takes failures by the letter of OTLP: 500, 408 and RESOURCE_EXHAUSTED without `RetryInfo` are for good. By
+    /// default they are tried again.
+    pub strict_status: bool,
     /// `service.name` of the resource. Without it: the gateway's `telemetry.service_name`.
     #[schemars(extend("x-env" = "OTEL_SERVICE_NAME"))]
     pub service_name: Option<String>,
@@ -61,6 +66,13 @@ pub struct Config {
     /// gateway's own.
     #[schemars(extend("x-env" = "OTEL_RESOURCE_ATTRIBUTES"))]
     pub resource_attributes: Pairs,
+    /// Names of attributes and metrics: `"1.41"` is the last release of the semantic conventions with GenAI,
+    /// `"development"` what its authors work on. Without it: `"1.41"`, or `"development"` where the list in
+    /// `stability_opt_in` names `gen_ai_latest_experimental`.
+    pub conventions: Option<Conventions>,
+    /// A list of opt-ins, separated by commas, as OpenTelemetry's variable has it.
+    #[schemars(extend("x-env" = "OTEL_SEMCONV_STABILITY_OPT_IN"))]
+    pub stability_opt_in: String,
     /// Body of a log record: `"json"` is the whole record with both bodies in the gateway's log form, as one JSON text;
     /// `"none"` leaves only the attributes.
     pub body: LogBody,
@@ -93,14 +105,41 @@ impl Default for Config {
             timeout: Timeout(Duration::from_secs(10)),
             tls: Tls::default(),
             max_request_size: ByteSize::kib(3500),
+            strict_status: false,
             service_name: None,
             resource_attributes: Pairs::default(),
+            conventions: None,
+            stability_opt_in: String::new(),
             body: LogBody::Json,
             capture_content: false,
             temporality: Temporality::Cumulative,
             max_series: 2000,
         }
     }
+}
+
+impl Config {
+    /// The name table.
+    #[must_use]
+    pub fn conventions(&self) -> &'static names::Conventions {
+        let opts_in =
+            self.stability_opt_in.split(',').any(|name| name.trim() == "gen_ai_latest_experimental");
+        match (self.conventions, opts_in) {
+            (Some(Conventions::Development), _) | (None, true) => names::DEVELOPMENT,
+            (Some(Conventions::Core141), _) | (None, false) => names::CORE_1_41,
+        }
+    }
+}
+
+/// A version of the names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Conventions {
+    /// Core semantic conventions 1.41.
+    #[serde(rename = "1.41")]
+    Core141,
+    /// The conventions in development.
+    #[serde(rename = "development")]
+    Development,
 }
 
 /// A kind of telemetry.
@@ -116,7 +155,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// All of them, in the order in which they are sent. Metrics come last: what was refused is not counted.
+    /// All of them, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Logs, Self::Traces, Self::Metrics];
 
     /// Its name.
@@ -365,6 +404,19 @@ mod tests {
         assert_eq!(config.resource_attributes, pairs(&[("team", "llm"), ("region", "eu,west")]));
         assert_eq!(config.timeout, Timeout(Duration::from_millis(2500)));
         assert_eq!((config.protocol, config.temporality), (Protocol::Grpc, Temporality::Delta));
+    }
+
+    #[test]
+    fn the_names_are_the_released_ones_unless_somebody_opts_in() {
+        for (settings, expected) in [
+            (json!({}), "1.41"),
+            (json!({ "stability_opt_in": "http, gen_ai_latest_experimental" }), "development"),
+            (json!({ "stability_opt_in": "http/dup" }), "1.41"),
+            (json!({ "conventions": "development" }), "development"),
+            (json!({ "conventions": "1.41", "stability_opt_in": "gen_ai_latest_experimental" }), "1.41"),
+        ] {
+            assert_eq!(read(&settings).unwrap().conventions().version, expected, "{settings}");
+        }
     }
 
     #[test]

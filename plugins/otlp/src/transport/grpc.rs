@@ -15,7 +15,7 @@ use base64::{
 };
 use bytes::Bytes;
 use exporter_kit::{
-    http::{Class, Url, shown},
+    http::{Url, shown},
     tls::Tls,
 };
 use flate2::{Compression, write::GzEncoder};
@@ -28,9 +28,9 @@ use hyper_util::{
 use percent_encoding::percent_decode_str;
 use plugin_api::{ExportError, Host, InitError};
 
-use super::{Settings, error};
+use super::{Refused, Settings, refused};
 use crate::{
-    answer::{self, Failure, Taken},
+    answer::{self, Answers, Failure, Meaning, Taken},
     config::Signal,
 };
 
@@ -86,7 +86,7 @@ impl Grpc {
         signal: Signal,
         message: Vec<u8>,
         timeout: Duration,
-    ) -> Result<Taken, ExportError> {
+    ) -> Result<Taken, Refused> {
         let target = format!("gRPC {}", shown(&method(self.settings.endpoint(signal), signal)));
         let broken = |error: &str| {
             ExportError::retry(format!("{target}: {}", self.settings.redacted(error.to_owned())))
@@ -98,12 +98,12 @@ impl Grpc {
         let reply = reply
             .map_err(|_| broken(&format!("no answer within {}", humantime::format_duration(timeout))))?;
         let reply = reply.map_err(|error| broken(&error.to_string()))?;
-        reply.outcome().map_err(|refusal| match refusal {
-            Refusal::Broken(why) => broken(why),
-            Refusal::Answered { class, failure, status } => {
+        reply.outcome(self.settings.answers).map_err(|refusal| match refusal {
+            Refusal::Broken(why) => broken(why).into(),
+            Refusal::Answered { meaning, failure, status } => {
                 let colon = if failure.message.is_empty() { "" } else { ": " };
                 let message = self.settings.redacted(failure.message.clone());
-                error(class, format!("{target} answered {status}{colon}{message}"), &failure)
+                refused(meaning, format!("{target} answered {status}{colon}{message}"), &failure)
             }
         })
     }
@@ -176,7 +176,7 @@ enum Refusal {
     Broken(&'static str),
     /// The answer says so.
     Answered {
-        class: Class,
+        meaning: Meaning,
         failure: Failure,
         /// In words.
         status: Cow<'static, str>,
@@ -184,13 +184,13 @@ enum Refusal {
 }
 
 impl Reply {
-    fn outcome(&self) -> Result<Taken, Refusal> {
+    fn outcome(&self, answers: Answers) -> Result<Taken, Refusal> {
         let metadata = [self.trailers.as_ref(), Some(self.head.headers())];
         let find = |name: &str| metadata.iter().flatten().find_map(|map| map.get(name)?.to_str().ok());
         let Some(code) = find("grpc-status") else {
             return Err(match self.head.status() {
                 StatusCode::OK => Refusal::Broken("the answer broke off before its status"),
-                status => not_grpc(status, &self.body),
+                status => not_grpc(answers, status, &self.body),
             });
         };
         let code = code.parse().unwrap_or(u32::MAX);
@@ -202,20 +202,17 @@ impl Reply {
         if let Some(message) = find("grpc-message") {
             failure.message = answer::one_line(&percent_decode_str(message).decode_utf8_lossy());
         }
-        let class = answer::grpc_class(code, failure.retry_after.is_some());
-        Err(Refusal::Answered { class, failure, status: answer::grpc_name(code).into() })
+        let meaning = answers.grpc(code, &failure);
+        Err(Refusal::Answered { meaning, failure, status: answer::grpc_name(code).into() })
     }
 }
 
 /// A proxy's answer, say.
-fn not_grpc(status: StatusCode, body: &[u8]) -> Refusal {
+fn not_grpc(answers: Answers, status: StatusCode, body: &[u8]) -> Refusal {
     let message = answer::one_line(&String::from_utf8_lossy(body));
-    let class = match answer::http_class(status.as_u16()) {
-        Class::Delivered => Class::Reject,
-        class => class,
-    };
+    let meaning = answers.http(status.as_u16(), &message);
     let words = format!("HTTP status {status} without a gRPC status (is this a gRPC endpoint?)");
-    Refusal::Answered { class, failure: Failure { message, retry_after: None }, status: words.into() }
+    Refusal::Answered { meaning, failure: Failure { message, retry_after: None }, status: words.into() }
 }
 
 /// Binary metadata: some senders pad it, others do not.

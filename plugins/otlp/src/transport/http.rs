@@ -6,9 +6,9 @@ use exporter_kit::{
     http::{Answer, Body, Class, Client, shown},
     tls::Tls,
 };
-use plugin_api::{ExportError, Host, InitError};
+use plugin_api::{Host, InitError};
 
-use super::{Settings, error};
+use super::{Refused, Settings, refused};
 use crate::{
     answer::{self, Failure, Taken},
     config::Signal,
@@ -36,7 +36,7 @@ impl Http {
         signal: Signal,
         body: Vec<u8>,
         timeout: Duration,
-    ) -> Result<Taken, ExportError> {
+    ) -> Result<Taken, Refused> {
         let settings = &self.settings;
         let url = settings.endpoint(signal);
         let mut request = self
@@ -49,9 +49,8 @@ impl Http {
             request = request.header(name.as_str(), value.to_str().unwrap_or_default());
         }
         let answer = request.send().await?;
-        let class = answer::http_class(answer.status().as_u16());
-        if class == Class::Delivered {
-            answer.check_as(class)?;
+        if answer.status().is_success() {
+            answer.check_as(Class::Delivered)?;
             return Ok(if is_protobuf(&answer) { Taken::read(answer.body()) } else { Taken::default() });
         }
         let failure = failure(&answer);
@@ -62,7 +61,8 @@ impl Http {
         };
         let message = settings.redacted(failure.message.clone());
         let sentence = format!("POST {} answered {}{colon}{message}{cure}", shown(url), answer.status());
-        Err(error(class, sentence, &failure))
+        let meaning = settings.answers.http(answer.status().as_u16(), &failure.message);
+        Err(refused(meaning, sentence, &failure))
     }
 }
 

@@ -6,16 +6,28 @@ mod http;
 use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
-use exporter_kit::{
-    http::{Class, Url},
-    settings::Secret,
-};
+use exporter_kit::{http::Url, settings::Secret};
 use plugin_api::{ExportError, Host, InitError};
 
 use crate::{
-    answer::{Failure, Taken},
+    answer::{Answers, Failure, Meaning, Taken},
     config::{Compression, Config, Pairs, Protocol, Signal},
 };
+
+/// A request that was not taken.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why, and what becomes of its records.
+    pub error: ExportError,
+    /// Whether there is nothing at the address that knows the signal.
+    pub is_absent: bool,
+}
+
+impl From<ExportError> for Refused {
+    fn from(error: ExportError) -> Self {
+        Self { error, is_absent: false }
+    }
+}
 
 /// A way to the receiver.
 #[derive(Debug)]
@@ -38,6 +50,7 @@ impl Transport {
             headers: headers(config)?,
             gzip: config.compression == Compression::Gzip,
             timeout: config.timeout.0,
+            answers: Answers { strict: config.strict_status },
         };
         let tls = (&config.tls).into();
         Ok(match config.protocol {
@@ -50,12 +63,7 @@ impl Transport {
     ///
     /// # Errors
     /// When it was not taken.
-    pub async fn send(
-        &self,
-        signal: Signal,
-        request: Vec<u8>,
-        timeout: Duration,
-    ) -> Result<Taken, ExportError> {
+    pub async fn send(&self, signal: Signal, request: Vec<u8>, timeout: Duration) -> Result<Taken, Refused> {
         match self {
             Self::Http(http) => http.send(signal, request, timeout).await,
             Self::Grpc(grpc) => grpc.send(signal, request, timeout).await,
@@ -81,6 +89,7 @@ pub struct Settings {
     headers: Vec<(HeaderName, HeaderValue)>,
     gzip: bool,
     timeout: Duration,
+    answers: Answers,
 }
 
 impl Settings {
@@ -102,17 +111,18 @@ impl Settings {
 }
 
 /// The error of a request that was answered with a failure.
-fn error(class: Class, sentence: String, failure: &Failure) -> ExportError {
-    let error = match class {
-        Class::Unauthorized => ExportError::unauthorized(format!("{sentence} (are the headers right?)")),
-        Class::TooLarge => ExportError::too_large(sentence),
-        Class::Reject => ExportError::reject(sentence),
-        Class::Retry | Class::Delivered => ExportError::retry(sentence),
+fn refused(meaning: Meaning, sentence: String, failure: &Failure) -> Refused {
+    let error = match meaning {
+        Meaning::Unauthorized => ExportError::unauthorized(format!("{sentence} (are the headers right?)")),
+        Meaning::TooLarge => ExportError::too_large(sentence),
+        Meaning::Reject => ExportError::reject(sentence),
+        Meaning::Absent | Meaning::Retry => ExportError::retry(sentence),
     };
-    match failure.retry_after {
+    let error = match failure.retry_after {
         Some(delay) => error.after(delay),
         None => error,
-    }
+    };
+    Refused { error, is_absent: meaning == Meaning::Absent }
 }
 
 fn endpoints(config: &Config) -> Result<[Url; 3], InitError> {

@@ -67,6 +67,8 @@ pub struct Received {
 #[derive(Debug, Default)]
 pub struct State {
     pub script: Script,
+    /// The signals that it knows; all by default.
+    pub known: Option<Vec<Signal>>,
     pub faults: HashMap<Signal, VecDeque<Fault>>,
     pub requests: Vec<Received>,
     pub logs: Vec<ResourceLogs>,
@@ -250,6 +252,18 @@ impl State {
         let ids: Vec<String> =
             of_logs.map(|log| id(&log.attributes)).chain(of_spans.map(|span| id(&span.attributes))).collect();
         let is_probe = message.is_empty();
+        if self.known.as_ref().is_some_and(|known| !known.contains(&signal)) {
+            // A probe is no request of a record's.
+            let is_grpc = path.contains("Service/");
+            if !is_probe {
+                self.requests.push(Received { path: path.to_owned(), headers, size: message.len(), ids });
+            }
+            return Some(if is_grpc {
+                Fault::Grpc(12, "unknown", None)
+            } else {
+                Fault::Http(405, vec![], vec![])
+            });
+        }
         self.requests.push(Received {
             path: path.to_owned(),
             headers,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use exporter_kit::excerpt::excerpt;
 use prost::Message;
+use serde_json::Value;
 
 /// A request that was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +23,20 @@ impl Taken {
         let partial = ExportResponse::decode(body).ok().and_then(|response| response.partial_success);
         let Some(PartialSuccess { rejected, error_message }) = partial else { return Self::default() };
         Self { rejected: u64::try_from(rejected).unwrap_or_default(), message: one_line(&error_message) }
+    }
+
+    /// The same of OTLP's JSON, whose 64-bit numbers are text.
+    #[must_use]
+    pub fn read_json(body: &[u8]) -> Self {
+        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+        let partial = answer["partialSuccess"].as_object();
+        let rejected = partial.into_iter().flatten().find(|(name, _)| name.starts_with("rejected"));
+        let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        let message = answer.pointer("/partialSuccess/errorMessage").and_then(Value::as_str);
+        Self {
+            rejected: rejected.and_then(|(_, value)| number(value)).unwrap_or_default(),
+            message: one_line(message.unwrap_or_default()),
+        }
     }
 
     /// Whether all the records of a request that had so many were refused.
@@ -134,6 +149,15 @@ impl Failure {
         let info = status.details.iter().find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"));
         let retry_after = info.and_then(|info| RetryInfo::decode(&*info.value).ok()?.retry_delay?.into_std());
         Some(Self { message: one_line(&status.message), retry_after })
+    }
+}
+
+impl Failure {
+    /// The same of OTLP's JSON; `None` where it has no message.
+    #[must_use]
+    pub fn read_json(status: &[u8]) -> Option<Self> {
+        let status: Value = serde_json::from_slice(status).ok()?;
+        Some(Self { message: one_line(status["message"].as_str()?), retry_after: None })
     }
 }
 
@@ -287,6 +311,23 @@ mod tests {
         assert_eq!(answer(0, "warning"), Taken { rejected: 0, message: "warning".to_owned() });
         assert_eq!(answer(-1, ""), Taken::default());
         assert_eq!((Taken::read(b""), Taken::read(b"{}")), (Taken::default(), Taken::default()));
+    }
+
+    #[test]
+    fn answers_in_json_say_the_same() {
+        for (body, rejected, message) in [
+            (r#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too\n old"}}"#, 3, "too old"),
+            (r#"{"partialSuccess":{"rejectedLogRecords":2}}"#, 2, ""),
+            (r#"{"partialSuccess":{}}"#, 0, ""),
+            ("{}", 0, ""),
+            ("", 0, ""),
+        ] {
+            let expected = Taken { rejected, message: message.to_owned() };
+            assert_eq!(Taken::read_json(body.as_bytes()), expected, "{body}");
+        }
+        let failure = Failure { message: "bad".to_owned(), retry_after: None };
+        assert_eq!(Failure::read_json(br#"{"code":3,"message":"bad"}"#), Some(failure));
+        assert_eq!(Failure::read_json(br#"{"error":1}"#), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     facts::Facts,
     json,
     names::{
-        self, Attribute, Conventions, Source,
+        self, Attribute, Names, Source,
         operation::{Work, api_type},
     },
     wire::{self, Value},
@@ -27,7 +27,7 @@ const ERROR: (u64, &str) = (17, "ERROR");
 pub fn log(
     piece: &mut Vec<u8>,
     scratch: &mut Vec<u8>,
-    conventions: &Conventions,
+    names: Names,
     facts: &Facts<'_>,
     observed: u64,
     body: Option<&str>,
@@ -38,7 +38,7 @@ pub fn log(
     wire::fixed64(scratch, 11, observed);
     wire::uint(scratch, 2, number);
     wire::bytes(scratch, 3, text.as_bytes());
-    attributes(scratch, 6, conventions, facts);
+    attributes(scratch, 6, names, facts);
     wire::attribute(scratch, 6, names::LOG_RECORD_UID, Value::Text(&facts.id));
     wire::bytes(scratch, 9, &facts.trace_id);
     wire::bytes(scratch, 10, &facts.span_id);
@@ -55,12 +55,7 @@ pub fn log(
 }
 
 /// Writes a span into `piece`, to be joined with others of its scope.
-pub fn span(
-    piece: &mut Vec<u8>,
-    conventions: &Conventions,
-    facts: &Facts<'_>,
-    conversation: Option<&Conversation>,
-) {
+pub fn span(piece: &mut Vec<u8>, names: Names, facts: &Facts<'_>, conversation: Option<&Conversation>) {
     const CLIENT: u64 = 3;
     const STATUS_ERROR: u64 = 2;
     wire::message(piece, RECORDS, |span| {
@@ -74,7 +69,7 @@ pub fn span(
         wire::uint(span, 6, CLIENT);
         wire::fixed64(span, 7, facts.start);
         wire::fixed64(span, 8, facts.end);
-        attributes(span, 9, conventions, facts);
+        attributes(span, 9, names, facts);
         for (name, text) in conversation.into_iter().flat_map(Conversation::attributes) {
             wire::attribute(span, 9, name, Value::Text(text));
         }
@@ -88,8 +83,8 @@ pub fn span(
 }
 
 /// Writes the attributes that the record has, as field `number`.
-fn attributes(buffer: &mut Vec<u8>, number: u32, conventions: &Conventions, facts: &Facts<'_>) {
-    conventions.attributes().for_each(|row| attribute(buffer, number, row, facts));
+fn attributes(buffer: &mut Vec<u8>, number: u32, names: Names, facts: &Facts<'_>) {
+    names.attributes().for_each(|row| attribute(buffer, number, row, facts));
 }
 
 /// Writes an attribute as field `number`, where the record has it.

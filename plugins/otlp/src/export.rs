@@ -329,8 +329,8 @@ impl Memory {
                 }
             };
             self.piece.clear();
-            let conventions = exporter.origin.conventions();
-            encode::log(&mut self.piece, &mut self.scratch, conventions, &item.facts, observed, body);
+            let names = exporter.origin.names();
+            encode::log(&mut self.piece, &mut self.scratch, names, &item.facts, observed, body);
             if requests.add(resource, item.record.index(), &self.piece) {
                 if !is_whole {
                     exporter.counters.body_shed();
@@ -354,7 +354,7 @@ impl Memory {
         });
         for conversation in [conversation.as_ref(), None] {
             self.piece.clear();
-            encode::span(&mut self.piece, exporter.origin.conventions(), &item.facts, conversation);
+            encode::span(&mut self.piece, exporter.origin.names(), &item.facts, conversation);
             if requests.add(resource, record.index(), &self.piece) {
                 return Ok(());
             }

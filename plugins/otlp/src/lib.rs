@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | the settings |
+//! | [`profiles`] | backends that want something of their own |
 //! | [`names`] | the name table, a file for each version of the conventions |
 //! | [`json`] | bodies, read with indulgence |
 //! | [`facts`] | what is read from a record |
@@ -12,6 +13,7 @@
 //! | [`request`] | records into requests of bounded size |
 //! | [`wire`] | the protobuf wire format |
 //! | [`answer`] | what a receiver's answer means for the records |
+//! | [`otlp_json`] | the same requests as JSON |
 //! | [`transport`] | HTTP and gRPC |
 //! | [`switches`] | which signals the receiver takes |
 //! | [`export`] | one call: which records lack which signals, and what becomes of them |
@@ -32,6 +34,8 @@ pub mod facts;
 pub mod json;
 pub mod metrics;
 pub mod names;
+pub mod otlp_json;
+pub mod profiles;
 pub mod request;
 pub mod switches;
 pub mod tally;
@@ -93,13 +97,13 @@ impl TelemetryExporter for Otlp {
         .concurrent();
 
     async fn init(config: Config, host: Host) -> Result<Self, InitError> {
-        let mut signals = config.signals.clone();
-        signals.sort_unstable();
-        signals.dedup();
+        let signals = config.signals();
         if signals.is_empty() {
             return Err(InitError::invalid_config("signals: name at least one of logs, traces and metrics"));
         }
-        let conventions = config.conventions();
+        if let Some(profile) = config.profile() {
+            profile.check(&config)?;
+        }
         let exporter = Self {
             switches: Switches::new(signals),
             max_request_bytes: config.max_request_size.as_usize(),
@@ -107,7 +111,12 @@ impl TelemetryExporter for Otlp {
             captures_content: config.capture_content,
             origin: origin(&config, &host)?,
             transport: Transport::new(&host, &config)?,
-            tally: Tally::new(Metrics::new(conventions, config.temporality, config.max_series, now())),
+            tally: Tally::new(Metrics::new(
+                config.conventions(),
+                config.temporality,
+                config.max_series,
+                now(),
+            )),
             progress: Progress::new(PROGRESS),
             counters: Counters::default(),
             warnings: Seldom::default(),
@@ -218,7 +227,7 @@ fn origin(config: &Config, host: &Host) -> Result<Origin, InitError> {
             "resource_attributes: they are larger than an eighth of max_request_size",
         ));
     }
-    Ok(Origin::new(config.conventions(), host.gateway_version(), &attributes))
+    Ok(Origin::new(config.names(), host.gateway_version(), &attributes))
 }
 
 /// A UUID of version 4. The standard library's hash keys are random, which is all that an instance's name needs.

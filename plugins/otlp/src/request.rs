@@ -8,14 +8,14 @@ use plugin_api::Field;
 
 use crate::{
     facts::Facts,
-    names::{self, Conventions},
+    names::{self, Names},
     wire::{self, Value},
 };
 
 /// What is the same in every request: the scope, and the resource but for what a record says of it.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    conventions: &'static Conventions,
+    names: Names,
     scope: Vec<u8>,
     /// Attributes of every resource, encoded.
     fixed: Vec<u8>,
@@ -26,11 +26,7 @@ pub struct Origin {
 impl Origin {
     /// The scope's version is the gateway's. `attributes` go before what a record says.
     #[must_use]
-    pub fn new(
-        conventions: &'static Conventions,
-        version: &str,
-        attributes: &BTreeMap<String, String>,
-    ) -> Self {
+    pub fn new(names: impl Into<Names>, version: &str, attributes: &BTreeMap<String, String>) -> Self {
         let mut scope = Vec::new();
         wire::message(&mut scope, 1, |scope| {
             wire::bytes(scope, 1, names::SCOPE.as_bytes());
@@ -40,13 +36,13 @@ impl Origin {
         for (name, value) in attributes {
             wire::attribute(&mut fixed, 1, name, Value::Text(value));
         }
-        Self { conventions, scope, fixed, settled: attributes.keys().cloned().collect() }
+        Self { names: names.into(), scope, fixed, settled: attributes.keys().cloned().collect() }
     }
 
     /// The names of what is sent.
     #[must_use]
-    pub fn conventions(&self) -> &'static Conventions {
-        self.conventions
+    pub fn names(&self) -> Names {
+        self.names
     }
 
     /// The resource of a record, encoded.
@@ -65,11 +61,11 @@ impl Origin {
     /// Bytes around the records of a request, or a few more.
     fn overhead(&self, resource: &[u8]) -> usize {
         const HEADS: usize = 64;
-        self.scope.len() + resource.len() + 2 * self.conventions.schema_url.len() + HEADS
+        self.scope.len() + resource.len() + 2 * self.names.conventions.schema_url.len() + HEADS
     }
 
     fn request(&self, resource: &[u8], records: &[u8]) -> Vec<u8> {
-        let url = self.conventions.schema_url.as_bytes();
+        let url = self.names.conventions.schema_url.as_bytes();
         let schema = wire::delimited_len(url.len());
         let in_scope = self.scope.len() + records.len() + schema;
         let in_resource = wire::delimited_len(resource.len()) + wire::delimited_len(in_scope) + schema;

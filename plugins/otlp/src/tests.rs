@@ -86,7 +86,7 @@ fn golden() -> serde_json::Value {
 fn a_log_is_what_the_reference_reads() {
     let body = r#"{"é":"x"}"#;
     let request = request(&Sample::chat(), |piece, facts| {
-        encode::log(piece, &mut Vec::new(), names::CORE_1_41, facts, 7, Some(body));
+        encode::log(piece, &mut Vec::new(), names::CORE_1_41.into(), facts, 7, Some(body));
     });
     let read = ExportLogsServiceRequest::decode(&*request).unwrap();
     let [logs] = &read.resource_logs[..] else { panic!("{read:?}") };
@@ -119,7 +119,7 @@ fn a_log_is_what_the_reference_reads() {
 #[test]
 fn a_log_may_have_no_body_and_an_error_is_one() {
     let request = request(&Sample::failed(), |piece, facts| {
-        encode::log(piece, &mut Vec::new(), names::CORE_1_41, facts, 7, None);
+        encode::log(piece, &mut Vec::new(), names::CORE_1_41.into(), facts, 7, None);
     });
     let read = ExportLogsServiceRequest::decode(&*request).unwrap();
     let log = &read.resource_logs[0].scope_logs[0].log_records[0];
@@ -128,7 +128,8 @@ fn a_log_may_have_no_body_and_an_error_is_one() {
 }
 
 fn span(sample: &Sample, conversation: Option<&Conversation>) -> opentelemetry_proto::tonic::trace::v1::Span {
-    let request = request(sample, |piece, facts| encode::span(piece, names::CORE_1_41, facts, conversation));
+    let request =
+        request(sample, |piece, facts| encode::span(piece, names::CORE_1_41.into(), facts, conversation));
     let mut read = ExportTraceServiceRequest::decode(&*request).unwrap();
     read.resource_spans.remove(0).scope_spans.remove(0).spans.remove(0)
 }
@@ -196,7 +197,7 @@ fn with_bodies(
     let (json, mut piece) = (sample.metrics_json(), Vec::new());
     let facts = Facts::of(Fields::parse(&json).unwrap()).unwrap();
     let facts = facts.with_bodies(bodies[0].as_bytes(), bodies[1].as_bytes());
-    encode::span(&mut piece, conventions, &facts, None);
+    encode::span(&mut piece, conventions.into(), &facts, None);
     let span = opentelemetry_proto::tonic::trace::v1::ScopeSpans::decode(&*piece).unwrap().spans.remove(0);
     map(&span.attributes)
 }

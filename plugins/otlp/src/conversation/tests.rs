@@ -24,7 +24,7 @@ fn said(role: &str, words: &str) -> Value {
     json!({ "role": role, "parts": [text(words)] })
 }
 
-fn answered(parts: Value, reason: &str) -> Value {
+fn answered(parts: &Value, reason: &str) -> Value {
     json!([{ "role": "assistant", "parts": parts, "finish_reason": reason }])
 }
 
@@ -87,7 +87,7 @@ fn every_choice_has_its_parts_and_the_providers_reason() {
         (json!({ "delta": { "content": "Hel" } }), json!([text("Hel")]), "error"),
         (json!({ "delta": { "content": "Hel" }, "finish_reason": null }), json!([text("Hel")]), "error"),
     ] {
-        assert_eq!(output(&json!({ "choices": [choice] })), answered(parts, reason), "{choice}");
+        assert_eq!(output(&json!({ "choices": [choice] })), answered(&parts, reason), "{choice}");
     }
     let two = json!({ "choices": [{ "text": "a", "finish_reason": "stop" }, { "text": "b", "finish_reason": "stop" }] });
     assert_eq!(output(&two).as_array().unwrap().len(), 2);
@@ -168,7 +168,7 @@ fn messages_have_thinking_tools_and_tools_of_the_server() {
     assert_eq!(
         output,
         answered(
-            json!([
+            &json!([
                 { "type": "reasoning", "content": "hm" },
                 { "type": "server_tool_call", "id": "s", "name": "web_search",
                     "server_tool_call": { "type": "web_search", "query": "q" } },
@@ -211,7 +211,7 @@ fn responses_are_one_answer_of_several_items() {
     assert_eq!(
         output,
         answered(
-            json!([
+            &json!([
                 { "type": "reasoning", "content": "hm" },
                 { "type": "server_tool_call", "id": "ws", "name": "web_search", "server_tool_call": search },
                 text("Hello"),
@@ -278,7 +278,7 @@ fn one_bad_part_costs_that_part_alone() {
     assert_eq!(input[0], said("user", "a\u{fffd}b"));
     assert_eq!(input[1], said("user", "B"));
     assert_eq!(input[2]["parts"][0]["name"], "f");
-    assert_eq!(output, answered(json!([text("\u{fffd}")]), "stop"));
+    assert_eq!(output, answered(&json!([text("\u{fffd}")]), "stop"));
 }
 
 #[test]

@@ -37,6 +37,28 @@ impl Conventions {
     }
 }
 
+/// The names of one exporter.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// The conventions'.
+    pub conventions: &'static Conventions,
+    /// A backend's own beside them.
+    pub extra: &'static [Attribute],
+}
+
+impl Names {
+    /// The attributes of a log and of a span.
+    pub fn attributes(self) -> impl Iterator<Item = &'static Attribute> {
+        self.conventions.attributes().chain(self.extra)
+    }
+}
+
+impl From<&'static Conventions> for Names {
+    fn from(conventions: &'static Conventions) -> Self {
+        Self { conventions, extra: &[] }
+    }
+}
+
 /// An attribute of logs and spans.
 #[derive(Debug, Clone, Copy)]
 pub struct Attribute {
@@ -93,7 +115,9 @@ pub enum Source {
     TextOfAnswer(&'static str),
 }
 
-const fn row(name: &'static str, source: Source) -> Attribute {
+/// A row of a table.
+#[must_use]
+pub const fn row(name: &'static str, source: Source) -> Attribute {
     Attribute { name, source }
 }
 

@@ -63,7 +63,6 @@ pub fn operation(method: &str, path: &str) -> Operation {
         .find_map(|collection| path.split_once(collection).map(|(_, id)| (*collection, id)));
     match (method, below) {
         ("GET", Some(("/responses/" | "/chat/completions/", id))) if !id.contains('/') => FETCH,
-        (_, Some(_)) => Operation { name: OTHER, work: Work::None },
         ("POST", None) => ENDS
             .iter()
             .find(|(end, _)| path.ends_with(end))

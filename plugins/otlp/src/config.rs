@@ -124,6 +124,9 @@ pub struct Config {
     /// `gen_ai.system_instructions`). Prompts in traces are seen by whoever sees traces.
     #[schemars(extend("x-env" = "OTLP_EXPORTER_CAPTURE_CONTENT"))]
     pub capture_content: bool,
+    /// Spans of traces that the caller does not sample (`traceparent` ends in `00`): `"export"` sends them, `"skip"` does not.
+    /// Their logs and metrics are sent.
+    pub unsampled: Unsampled,
     /// `"cumulative"`: a metric counts from the exporter's start; `"delta"`: from the request before.
     // The variable's values are written in any case.
     #[schemars(with = "String", extend("x-env" = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"))]
@@ -169,6 +172,7 @@ impl Default for Config {
             stability_opt_in: String::new(),
             body: LogBody::Json,
             capture_content: false,
+            unsampled: Unsampled::Export,
             temporality: Temporality::Cumulative,
             max_series: 2000,
         }
@@ -333,6 +337,16 @@ pub enum LogBody {
     Json,
     /// Nothing.
     None,
+}
+
+/// What becomes of spans whose trace is not sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Unsampled {
+    /// They are sent.
+    Export,
+    /// They are not.
+    Skip,
 }
 
 /// What a metric's numbers count from.

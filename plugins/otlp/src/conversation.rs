@@ -24,7 +24,7 @@ pub struct Conversation {
 }
 
 /// What a generation that has no reason of its own to end has ended by: the stream was cut, or failed.
-const CUT: &str = "error";
+pub const CUT: &str = "error";
 
 impl Conversation {
     /// Reads the bodies of the APIs that the gateway knows: chat completions, completions, responses, messages, images,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use plugin_api::{Field, LOG_NAME};
 
 use crate::{
-    conversation::Conversation,
+    conversation::{CUT, Conversation},
     facts::Facts,
     json,
     names::{
@@ -42,6 +42,9 @@ pub fn log(
     wire::attribute(scratch, 6, names::LOG_RECORD_UID, Value::Text(&facts.id));
     wire::bytes(scratch, 9, &facts.trace_id);
     wire::bytes(scratch, 10, &facts.span_id);
+    if let Some(flags) = facts.trace_flags {
+        wire::fixed32(scratch, 8, flags.into());
+    }
     wire::bytes(scratch, 12, LOG_NAME.as_bytes());
     // The body may be large: its length is known beforehand, so that it is copied once.
     let any = body.map(|body| wire::delimited_len(body.len()));
@@ -58,9 +61,14 @@ pub fn log(
 pub fn span(piece: &mut Vec<u8>, names: Names, facts: &Facts<'_>, conversation: Option<&Conversation>) {
     const CLIENT: u64 = 3;
     const STATUS_ERROR: u64 = 2;
+    /// Two bits beside the trace flags: that it is known where the parent is, and that it is elsewhere.
+    const PARENT_IS_REMOTE: u32 = 0x300;
     wire::message(piece, RECORDS, |span| {
         wire::bytes(span, 1, &facts.trace_id);
         wire::bytes(span, 2, &facts.span_id);
+        if let Some(parent) = &facts.parent_span_id {
+            wire::bytes(span, 4, parent);
+        }
         let model = facts.fields.text(Field::RequestModel);
         match &model {
             Some(model) => wire::bytes(span, 5, format!("{} {model}", facts.operation.name).as_bytes()),
@@ -72,6 +80,10 @@ pub fn span(piece: &mut Vec<u8>, names: Names, facts: &Facts<'_>, conversation: 
         attributes(span, 9, names, facts);
         for (name, text) in conversation.into_iter().flat_map(Conversation::attributes) {
             wire::attribute(span, 9, name, Value::Text(text));
+        }
+        if let Some(flags) = facts.trace_flags {
+            let parent = if facts.parent_span_id.is_some() { PARENT_IS_REMOTE } else { 0 };
+            wire::fixed32(span, 16, u32::from(flags) | parent);
         }
         if let Some(error) = &facts.error {
             wire::message(span, 15, |status| {
@@ -99,7 +111,6 @@ pub fn attribute(buffer: &mut Vec<u8>, number: u32, row: &Attribute, facts: &Fac
         Source::Conversation => put_text(conversation(facts).as_deref()),
         Source::ErrorType => put_text(facts.error.as_deref()),
         Source::Text(field) => put_text(fields.text(field).as_deref()),
-        Source::TextOf(members) => put_text(parameter(facts, members, json_text).as_deref()),
         Source::OutputType => put_text(output_type(facts)),
         Source::ReasoningLevel => put_text(reasoning_level(facts).as_deref()),
         Source::TextOfAnswer(member) => {
@@ -129,6 +140,7 @@ pub fn attribute(buffer: &mut Vec<u8>, number: u32, row: &Attribute, facts: &Fac
         Source::True(field) => {
             (fields.flag(field) == Some(true)).then_some(Value::Flag(true)).into_iter().for_each(put);
         }
+        Source::FinishReasons => put_texts(buffer, number, row, finish_reasons(facts)),
         Source::Texts(field) => put_texts(buffer, number, row, fields.raw(field).map(json_texts)),
         Source::TextsOf(members) => {
             put_texts(buffer, number, row, parameter(facts, members, |raw| Some(json_texts(raw))));
@@ -176,6 +188,14 @@ fn json_texts(raw: &str) -> Vec<String> {
         }
         _ => Vec::new(),
     }
+}
+
+/// The record's reasons. A stream that was cut has `error`, which the conventions want in place of a reason that is missing.
+fn finish_reasons(facts: &Facts<'_>) -> Option<Vec<String>> {
+    let reasons =
+        facts.fields.raw(Field::FinishReasons).map(json_texts).filter(|reasons| !reasons.is_empty());
+    let was_cut = || facts.error.is_some() && is_stream(facts) && facts.operation.work == Work::Inference;
+    reasons.or_else(|| was_cut().then(|| vec![CUT.to_owned()]))
 }
 
 /// The thread, unless the gateway made it up from the record's id.

@@ -132,6 +132,10 @@ impl<'a> Export<'a> {
         let mut requests = Requests::new(&exporter.origin, exporter.max_request_bytes);
         let (mut memory, observed) = (Memory::default(), now());
         for item in self.items.iter_mut().filter(|item| item.is_open && item.parts & part(signal) == 0) {
+            if signal == Signal::Traces && exporter.skips_unsampled && item.facts.is_unsampled() {
+                item.parts |= part(signal);
+                continue;
+            }
             let resource = self.resources.get(item.resource);
             let added = match signal {
                 Signal::Logs => memory.add_log(exporter, &mut requests, resource, item, observed),

@@ -27,6 +27,10 @@ pub struct Facts<'a> {
     pub trace_id: [u8; 16],
     /// The gateway's span: the record's, else one made from its id.
     pub span_id: [u8; 8],
+    /// The caller's span, whose child the gateway's is.
+    pub parent_span_id: Option<[u8; 8]>,
+    /// W3C trace flags.
+    pub trace_flags: Option<u8>,
     /// What it does.
     pub operation: Operation,
     /// `error.type`, of a request that failed.
@@ -74,6 +78,12 @@ impl<'a> Facts<'a> {
         self
     }
 
+    /// Whether the caller's trace is not sampled.
+    #[must_use]
+    pub fn is_unsampled(&self) -> bool {
+        self.trace_flags.is_some_and(|flags| flags & 1 == 0)
+    }
+
     /// The same of fields.
     ///
     /// # Errors
@@ -94,8 +104,23 @@ impl<'a> Facts<'a> {
         let operation = operation(&text(Field::Method), &text(Field::Path));
         let error = (fields.text(Field::Status).as_deref() == Some("error")).then(|| error_type(&fields));
         let end = start.saturating_add(milliseconds(duration));
+        let parent_span_id = fields.text(Field::ParentSpanId).and_then(|hex| from_hex(&hex));
+        let trace_flags = fields.whole(Field::TraceFlags).and_then(|flags| u8::try_from(flags).ok());
         let (parameters, answer) = Default::default();
-        Ok(Self { fields, id, start, end, trace_id, span_id, operation, error, parameters, answer })
+        Ok(Self {
+            fields,
+            id,
+            start,
+            end,
+            trace_id,
+            span_id,
+            parent_span_id,
+            trace_flags,
+            operation,
+            error,
+            parameters,
+            answer,
+        })
     }
 }
 

@@ -53,7 +53,7 @@ use plugin_api::{Batch, Descriptor, ExportError, Health, Host, InitError, Teleme
 use tracing::warn;
 
 use crate::{
-    config::{Config, LogBody, Signal},
+    config::{Config, LogBody, Signal, Unsampled},
     counters::{Counters, Seldom},
     export::Export,
     metrics::Metrics,
@@ -70,6 +70,7 @@ pub struct Otlp {
     max_request_bytes: usize,
     body: LogBody,
     captures_content: bool,
+    skips_unsampled: bool,
     origin: Origin,
     transport: Transport,
     tally: Tally,
@@ -109,6 +110,7 @@ impl TelemetryExporter for Otlp {
             max_request_bytes: config.max_request_size.as_usize(),
             body: config.body,
             captures_content: config.capture_content,
+            skips_unsampled: config.unsampled == Unsampled::Skip,
             origin: origin(&config, &host)?,
             transport: Transport::new(&host, &config)?,
             tally: Tally::new(Metrics::new(

@@ -249,6 +249,10 @@ fn values(values: Values, facts: &Facts<'_>, put: impl FnMut(f64)) {
     let fields = &facts.fields;
     let one = match values {
         Values::Number(field) | Values::Whole(field) => fields.number(field),
+        Values::Rest(total, apart) => {
+            let apart: f64 = apart.iter().filter_map(|field| fields.number(*field)).sum();
+            fields.number(total).map(|total| total - apart)
+        }
         Values::Seconds(field) => encode::seconds(facts, field),
         Values::PerToken => per_token(facts),
         Values::ChunkGaps => return chunk_gaps(facts).into_iter().filter(is_sound).for_each(put),

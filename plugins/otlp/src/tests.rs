@@ -71,6 +71,8 @@ fn golden() -> serde_json::Value {
         "gen_ai.usage.input_tokens": 48, "gen_ai.usage.output_tokens": 865,
         "gen_ai.usage.cache_read.input_tokens": 16, "gen_ai.usage.reasoning.output_tokens": 128,
         "gen_ai.conversation.id": "thread_29", "openai.api.type": "chat_completions",
+        "gen_ai.response.id": "chatcmpl-1", "gen_ai.response.finish_reasons": ["stop"],
+        "openai.response.service_tier": "default",
         "http.request.method": "POST", "url.path": "/v1/chat/completions", "http.response.status_code": 200,
         "http.request.body.size": 193, "http.response.body.size": 52280, "user.id": "user_456",
         "magicapi.record.id": "01956f3c-8d2b-7e11-9c7a-000000000000",
@@ -141,7 +143,8 @@ fn a_span_is_what_the_reference_reads() {
     assert_eq!(found.start_time_unix_nano, 1_741_190_600_123_000_000);
     assert_eq!(found.end_time_unix_nano - found.start_time_unix_nano, 6_250_250_000);
     assert_eq!(found.span_id, 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes());
-    assert_eq!((found.parent_span_id.len(), &found.status), (0, &None));
+    assert_eq!(found.parent_span_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
+    assert_eq!((found.flags, &found.status), (0x301, &None));
     assert_eq!(map(&found.attributes), golden());
 }
 
@@ -211,7 +214,6 @@ fn parameters_of_the_request_are_on_the_span() {
             (name.starts_with("gen_ai.request.") && name != "gen_ai.request.model")
                 || name.starts_with("gen_ai.output.")
                 || name.starts_with("gen_ai.embeddings.")
-                || name.starts_with("openai.request.")
         };
         let all = attributes.as_object().unwrap().iter();
         let found: serde_json::Map<_, _> = all
@@ -224,7 +226,7 @@ fn parameters_of_the_request_are_on_the_span() {
     for (request, path, expected) in [
         (
             r#"{"messages":[{"temperature":9}],"max_tokens":5,"temperature":0.5,"top_p":1,"top_k":40,"frequency_penalty":-0.1,
-                "presence_penalty":0,"stop":["a","b"],"seed":7,"n":2,"reasoning_effort":"low","service_tier":"flex",
+                "presence_penalty":0,"stop":["a","b"],"seed":7,"n":2,"reasoning_effort":"low",
                 "response_format":{"type":"json_schema","json_schema":{}}}"#,
             chat,
             json!({
@@ -232,15 +234,15 @@ fn parameters_of_the_request_are_on_the_span() {
                 "gen_ai.request.top_k": 40.0, "gen_ai.request.frequency_penalty": -0.1,
                 "gen_ai.request.presence_penalty": 0.0, "gen_ai.request.stop_sequences": ["a", "b"],
                 "gen_ai.request.seed": 7, "gen_ai.request.choice.count": 2, "gen_ai.request.reasoning.level": "low",
-                "openai.request.service_tier": "flex", "gen_ai.output.type": "json",
+                "gen_ai.output.type": "json",
             }),
         ),
         (
-            r#"{"max_output_tokens":9,"text":{"format":{"type":"text"}},"reasoning":{"effort":"high"},"previous_response_id":"r"}"#,
+            r#"{"max_output_tokens":9,"text":{"format":{"type":"text"}},"reasoning":{"effort":"high"}}"#,
             "/v1/responses",
             json!({
                 "gen_ai.request.max_tokens": 9, "gen_ai.output.type": "text",
-                "gen_ai.request.reasoning.level": "high", "gen_ai.request.previous_response.id": "r",
+                "gen_ai.request.reasoning.level": "high",
             }),
         ),
         (
@@ -259,7 +261,7 @@ fn parameters_of_the_request_are_on_the_span() {
         (r#"{"input":"x"}"#, "/v1/audio/speech", json!({ "gen_ai.output.type": "speech" })),
         // What is odd is left out, and the rest stays.
         (
-            r#"{"temperature":"hot","top_p":1e999,"seed":null,"n":1,"max_tokens":1.5,"stop":[1],"service_tier":"","user":"\ud800","seed":3}"#,
+            r#"{"temperature":"hot","top_p":1e999,"seed":null,"n":1,"max_tokens":1.5,"stop":[1],"user":"\ud800","seed":3}"#,
             chat,
             json!({ "gen_ai.request.seed": 3 }),
         ),
@@ -272,11 +274,75 @@ fn parameters_of_the_request_are_on_the_span() {
 
 #[test]
 fn what_the_answer_says_of_itself_is_on_the_span() {
-    let answer = r#"{"id":"chatcmpl-1","system_fingerprint":"fp_1","service_tier":"default","choices":[]}"#;
-    let attributes = with_bodies(names::CORE_1_41, ["", answer], &Sample::chat());
-    assert_eq!(attributes["gen_ai.response.id"], "chatcmpl-1");
-    assert_eq!(attributes["openai.response.system_fingerprint"], "fp_1");
-    assert_eq!(attributes["openai.response.service_tier"], "default");
+    let sample = Sample::chat().with(|metrics| {
+        metrics.response_id = Some("chatcmpl-1".into());
+        metrics.previous_response_id = Some("r".into());
+        metrics.finish_reasons = Some(vec!["stop".into(), "length".into()]);
+        metrics.request_service_tier = Some("flex".into());
+        metrics.service_tier = Some("default".into());
+    });
+    let answer = r#"{"choices":[],"system_fingerprint":"fp_1"}"#;
+    let attributes = with_bodies(names::CORE_1_41, ["", answer], &sample);
+    for (name, expected) in [
+        ("gen_ai.response.id", json!("chatcmpl-1")),
+        ("gen_ai.request.previous_response.id", json!("r")),
+        ("gen_ai.response.finish_reasons", json!(["stop", "length"])),
+        ("openai.request.service_tier", json!("flex")),
+        ("openai.response.service_tier", json!("default")),
+        ("openai.response.system_fingerprint", json!("fp_1")),
+    ] {
+        assert_eq!(attributes[name], expected, "{name}");
+    }
+}
+
+#[test]
+fn a_stream_that_was_cut_has_error_for_its_reason_and_nothing_else_has_an_invented_one() {
+    let without = |sample: Sample| sample.with(|metrics| metrics.finish_reasons = None);
+    let reasons = |sample: &Sample| {
+        with_bodies(names::CORE_1_41, ["", ""], sample).get("gen_ai.response.finish_reasons").cloned()
+    };
+    let cut = |metrics: &mut plugin_api::RequestMetrics<'static>| metrics.status = plugin_api::Status::Error;
+    assert_eq!(reasons(&without(Sample::stream()).with(cut)), Some(json!(["error"])));
+    assert_eq!(reasons(&without(Sample::stream())), None);
+    assert_eq!(reasons(&without(Sample::failed())), None, "there was no generation");
+}
+
+#[test]
+fn a_span_is_the_child_of_the_callers_and_has_its_flags() {
+    for (parent, flags, expected) in [
+        (Some("00f067aa0ba902b8"), Some(1), (0x00f0_67aa_0ba9_02b8_u64.to_be_bytes().to_vec(), 0x301)),
+        (Some("00f067aa0ba902b8"), Some(0), (0x00f0_67aa_0ba9_02b8_u64.to_be_bytes().to_vec(), 0x300)),
+        (None, Some(1), (vec![], 1)),
+        (None, None, (vec![], 0)),
+        (Some("0000000000000000"), None, (vec![], 0)),
+    ] {
+        let sample = Sample::chat().with(|metrics| {
+            metrics.parent_span_id = parent.map(Into::into);
+            metrics.trace_flags = flags;
+        });
+        let found = span(&sample, None);
+        assert_eq!((found.parent_span_id, found.flags), expected, "{parent:?} {flags:?}");
+    }
+    let request = request(&Sample::chat().with(|metrics| metrics.trace_flags = Some(1)), |piece, facts| {
+        encode::log(piece, &mut Vec::new(), names::CORE_1_41.into(), facts, 7, None);
+    });
+    let read = ExportLogsServiceRequest::decode(&*request).unwrap();
+    assert_eq!(read.resource_logs[0].scope_logs[0].log_records[0].flags, 1);
+}
+
+#[test]
+fn tokens_of_a_modality_are_counted_by_themselves() {
+    let mut metrics = Metrics::new(names::DEVELOPMENT, Temporality::Cumulative, 2000, 5);
+    add(&mut metrics, &Sample::chat().with(|metrics| metrics.audio_input_tokens = Some(8)));
+    let found = read(&mut metrics, 9, 1 << 20);
+    let Data::Sum(input) = &found["gen_ai.client.inference.usage.input_tokens"].1 else { panic!() };
+    let points = input.data_points.iter().map(|point| {
+        let modality = map(&point.attributes)["gen_ai.token.modality"].as_str().unwrap().to_owned();
+        (modality, point.value)
+    });
+    let value = |tokens| Some(number_data_point::Value::AsDouble(tokens));
+    let expected = [("audio".to_owned(), value(8.0)), ("unknown".to_owned(), value(40.0))];
+    assert_eq!(points.collect::<BTreeMap<_, _>>(), BTreeMap::from(expected));
 }
 
 #[test]

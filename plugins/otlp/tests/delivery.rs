@@ -37,7 +37,7 @@ fn counted(receiver: &Receiver) -> u64 {
 #[test]
 fn all_signals_of_every_record_arrive_over_both_protocols() {
     for protocol in PROTOCOLS {
-        for compression in ["gzip", "none"] {
+        for compression in ["gzip", "zstd", "none"] {
             let receiver = Receiver::start();
             let settings = json!({ "headers": { "x-key": "k" }, "compression": compression });
             let otlp = plugin(&receiver, protocol, &settings);
@@ -404,6 +404,19 @@ fn a_span_carries_the_conversation_only_when_told_to() {
         let found = text(&receiver.spans()[0].attributes, "gen_ai.input.messages");
         assert_eq!(found.is_some(), expected.is_some());
         assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()));
+    }
+}
+
+#[test]
+fn spans_of_traces_that_are_not_sampled_can_be_left_out() {
+    let unsampled = || Sample::chat().number(1).with(|metrics| metrics.trace_flags = Some(0));
+    let sampled = || Sample::chat().number(2).with(|metrics| metrics.trace_flags = Some(1));
+    for (unsampled_is, spans) in [("export", 2), ("skip", 1)] {
+        let receiver = Receiver::start();
+        let otlp = plugin(&receiver, "grpc", &json!({ "unsampled": unsampled_is }));
+        assert!(otlp.export([unsampled(), sampled()]).is_all_delivered());
+        let found = (receiver.log_ids().len(), receiver.span_ids().len(), counted(&receiver));
+        assert_eq!(found, (2, spans, 2), "{unsampled_is}");
     }
 }
 

@@ -14,6 +14,10 @@ pub(super) const CONVENTIONS: Conventions = Conventions {
         row("gen_ai.usage.cache_write.input_tokens", Source::Usage(Field::CachedWriteTokens)),
         // Langfuse and others read the older name alone.
         row("gen_ai.usage.cache_creation.input_tokens", Source::Usage(Field::CachedWriteTokens)),
+        row("gen_ai.usage.audio.input_tokens", Source::Usage(Field::AudioInputTokens)),
+        row("gen_ai.usage.audio.output_tokens", Source::Usage(Field::AudioOutputTokens)),
+        row("gen_ai.usage.image.input_tokens", Source::Usage(Field::ImageInputTokens)),
+        row("gen_ai.usage.image.output_tokens", Source::Usage(Field::ImageOutputTokens)),
     ],
     parameters: &[row("gen_ai.request.top_k", Source::WholeOf(&["top_k"]))],
     metrics: METRICS,
@@ -42,15 +46,19 @@ const METRICS: &[Metric] = &[
     metric("gen_ai.client.inference.operation.output_tokens", "{token}", Values::Whole(Field::OutputTokens), bounds::TOKENS)
         .of(Of::Inference)
         .says("Output tokens of an inference operation."),
-    usage("gen_ai.client.inference.usage.input_tokens", Field::InputTokens)
-        .says("Input tokens used, cached ones included."),
-    usage("gen_ai.client.inference.usage.output_tokens", Field::OutputTokens)
-        .says("Output tokens used, reasoning included."),
-    usage("gen_ai.client.inference.usage.cache_read.input_tokens", Field::CachedReadTokens)
+    usage(INPUT, Values::Rest(Field::InputTokens, [Field::AudioInputTokens, Field::ImageInputTokens]), "unknown")
+        .says(INPUT_SAYS),
+    usage(INPUT, Values::Whole(Field::AudioInputTokens), "audio").says(INPUT_SAYS),
+    usage(INPUT, Values::Whole(Field::ImageInputTokens), "image").says(INPUT_SAYS),
+    usage(OUTPUT, Values::Rest(Field::OutputTokens, [Field::AudioOutputTokens, Field::ImageOutputTokens]), "unknown")
+        .says(OUTPUT_SAYS),
+    usage(OUTPUT, Values::Whole(Field::AudioOutputTokens), "audio").says(OUTPUT_SAYS),
+    usage(OUTPUT, Values::Whole(Field::ImageOutputTokens), "image").says(OUTPUT_SAYS),
+    usage("gen_ai.client.inference.usage.cache_read.input_tokens", Values::Whole(Field::CachedReadTokens), "unknown")
         .says("Input tokens read from a cache of the provider's."),
-    usage("gen_ai.client.inference.usage.cache_write.input_tokens", Field::CachedWriteTokens)
+    usage("gen_ai.client.inference.usage.cache_write.input_tokens", Values::Whole(Field::CachedWriteTokens), "unknown")
         .says("Input tokens written to a cache of the provider's."),
-    usage("gen_ai.client.inference.usage.reasoning.output_tokens", Field::ReasoningTokens)
+    usage("gen_ai.client.inference.usage.reasoning.output_tokens", Values::Whole(Field::ReasoningTokens), "unknown")
         .says("Output tokens used for reasoning."),
     metric("gen_ai.client.inference.time_to_first_chunk", "s", Values::Seconds(Field::Ttfb), bounds::SECONDS)
         .of(Of::Stream)
@@ -70,9 +78,14 @@ const METRICS: &[Metric] = &[
     super::COST,
 ];
 
-/// A counter of tokens. The record has the sum of all modalities.
-const fn usage(name: &'static str, field: Field) -> Metric {
-    metric(name, "{token}", Values::Whole(field), &[])
+const INPUT: &str = "gen_ai.client.inference.usage.input_tokens";
+const INPUT_SAYS: &str = "Input tokens used, cached ones included.";
+const OUTPUT: &str = "gen_ai.client.inference.usage.output_tokens";
+const OUTPUT_SAYS: &str = "Output tokens used, reasoning included.";
+
+/// A counter of tokens of one modality.
+const fn usage(name: &'static str, values: Values, modality: &'static str) -> Metric {
+    metric(name, "{token}", values, &[])
         .of(Of::Inference)
-        .with(Extra::Text("gen_ai.token.modality", "unknown"))
+        .with(Extra::Text("gen_ai.token.modality", modality))
 }

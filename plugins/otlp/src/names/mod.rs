@@ -81,6 +81,8 @@ pub enum Source {
     Conversation,
     /// What went wrong, of a request that failed.
     ErrorType,
+    /// Why the model stopped; `error` where a stream was cut before it said so.
+    FinishReasons,
     /// A text.
     Text(Field),
     /// A list of texts; left out when it is empty.
@@ -101,8 +103,6 @@ pub enum Source {
     WholeOf(&'static [&'static str]),
     /// A number in the request.
     NumberOf(&'static [&'static str]),
-    /// A text in the request.
-    TextOf(&'static [&'static str]),
     /// A text or a list of texts in the request, as a list.
     TextsOf(&'static [&'static str]),
     /// The number of choices asked for, unless it is one.
@@ -128,7 +128,7 @@ const IDENTITY: &[Attribute] = &[
     row("gen_ai.provider.name", Source::Provider),
     row("gen_ai.request.model", Source::Text(Field::RequestModel)),
     row("gen_ai.response.model", Source::Text(Field::Model)),
-    row("gen_ai.response.id", Source::TextOfAnswer("id")),
+    row("gen_ai.response.id", Source::Text(Field::ResponseId)),
     row("gen_ai.conversation.id", Source::Conversation),
     row("user.id", Source::Text(Field::UserId)),
     row("error.type", Source::ErrorType),
@@ -142,6 +142,7 @@ const IDENTITY: &[Attribute] = &[
 /// What came of it.
 #[rustfmt::skip]
 const OUTCOME: &[Attribute] = &[
+    row("gen_ai.response.finish_reasons", Source::FinishReasons),
     row("gen_ai.request.stream", Source::True(Field::IsStreaming)),
     row("gen_ai.response.time_to_first_chunk", Source::SecondsOfStream(Field::Ttfb)),
     row("magicapi.cost.usd", Source::Number(Field::Cost)),
@@ -167,10 +168,10 @@ const PARAMETERS: &[Attribute] = &[
     row("gen_ai.embeddings.dimension.count", Source::WholeOf(&["dimensions"])),
     row("gen_ai.output.type", Source::OutputType),
     row("gen_ai.request.reasoning.level", Source::ReasoningLevel),
-    row("gen_ai.request.previous_response.id", Source::TextOf(&["previous_response_id"])),
+    row("gen_ai.request.previous_response.id", Source::Text(Field::PreviousResponseId)),
     row("openai.api.type", Source::ApiType),
-    row("openai.request.service_tier", Source::TextOf(&["service_tier"])),
-    row("openai.response.service_tier", Source::TextOfAnswer("service_tier")),
+    row("openai.request.service_tier", Source::Text(Field::RequestServiceTier)),
+    row("openai.response.service_tier", Source::Text(Field::ServiceTier)),
     row("openai.response.system_fingerprint", Source::TextOfAnswer("system_fingerprint")),
 ];
 
@@ -186,10 +187,14 @@ const OURS: &[Attribute] = &[
     row("magicapi.provider.request_id", Source::Text(Field::ProviderRequestId)),
     row("magicapi.provider.status_code", Source::Whole(Field::ProviderStatusCode)),
     row("magicapi.provider.error_type", Source::Text(Field::ProviderErrorType)),
+    row("magicapi.provider.error_code", Source::Text(Field::ProviderErrorCode)),
     row("magicapi.provider.duration", Source::Seconds(Field::ProviderLatency)),
     row("magicapi.response.time_to_first_token", Source::Seconds(Field::Ttft)),
     row("magicapi.gateway.overhead", Source::Seconds(Field::GatewayOverhead)),
     row("magicapi.usage.source", Source::Text(Field::UsageSource)),
+    row("magicapi.usage.cache_write_1h.input_tokens", Source::Usage(Field::CachedWrite1hTokens)),
+    row("magicapi.usage.audio_seconds", Source::Number(Field::AudioSeconds)),
+    row("magicapi.usage.search_queries", Source::Usage(Field::SearchQueries)),
     row("magicapi.cost.source", Source::Text(Field::CostSource)),
     row("magicapi.end_reason", Source::Text(Field::EndReason)),
     row("magicapi.truncated", Source::Texts(Field::Truncated)),
@@ -216,11 +221,9 @@ pub const PARAMETER_MEMBERS: &[&str] = &[
     "modalities",
     "reasoning_effort",
     "reasoning",
-    "previous_response_id",
-    "service_tier",
 ];
 /// Members of an answer that are read.
-pub const ANSWER_MEMBERS: &[&str] = &["id", "service_tier", "system_fingerprint", CHUNK_TIMES];
+pub const ANSWER_MEMBERS: &[&str] = &["system_fingerprint", CHUNK_TIMES];
 /// When each chunk of a stream came, in milliseconds from the request's start: the gateway's own member of a folded answer.
 pub const CHUNK_TIMES: &str = "streamed_data_ms";
 
@@ -292,6 +295,8 @@ pub enum Values {
     Number(Field),
     /// A whole number.
     Whole(Field),
+    /// A whole number without what is counted by itself.
+    Rest(Field, [Field; 2]),
     /// Milliseconds, as seconds.
     Seconds(Field),
     /// Seconds per output token after the first one.

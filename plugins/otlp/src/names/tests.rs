@@ -54,10 +54,9 @@ fn every_member_that_a_row_reads_is_looked_for() {
     let mut of_answer = vec![CHUNK_TIMES];
     for attribute in [CORE_1_41, DEVELOPMENT].into_iter().flat_map(Conventions::attributes) {
         match attribute.source {
-            Source::WholeOf(members)
-            | Source::NumberOf(members)
-            | Source::TextOf(members)
-            | Source::TextsOf(members) => read.extend(members),
+            Source::WholeOf(members) | Source::NumberOf(members) | Source::TextsOf(members) => {
+                read.extend(members)
+            }
             Source::TextOfAnswer(member) => of_answer.push(member),
             _ => {}
         }
@@ -86,7 +85,7 @@ fn type_of(source: Source) -> &'static str {
     match source {
         Source::Whole(_) | Source::Usage(_) | Source::WholeOf(_) | Source::Choices => "int",
         Source::Number(_) | Source::Seconds(_) | Source::SecondsOfStream(_) | Source::NumberOf(_) => "double",
-        Source::Texts(_) | Source::TextsOf(_) => "string[]",
+        Source::Texts(_) | Source::TextsOf(_) | Source::FinishReasons => "string[]",
         Source::True(_) => "boolean",
         Source::Operation
         | Source::ApiType
@@ -94,7 +93,6 @@ fn type_of(source: Source) -> &'static str {
         | Source::Conversation
         | Source::ErrorType
         | Source::Text(_)
-        | Source::TextOf(_)
         | Source::OutputType
         | Source::ReasoningLevel
         | Source::TextOfAnswer(_) => "string",

@@ -340,6 +340,7 @@ fn plain(headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
     match headers.get("content-encoding").map(|encoding| encoding.to_str().unwrap()) {
         None => body.to_vec(),
         Some("gzip") => gunzip(body),
+        Some("zstd") => zstd::decode_all(body).unwrap(),
         Some(other) => panic!("encoding {other}"),
     }
 }
@@ -350,10 +351,13 @@ fn unframed(headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
     assert_eq!(body.len(), 5 + length, "one message");
     match body[0] {
         0 => body[5..].to_vec(),
-        1 => {
-            assert_eq!(headers["grpc-encoding"], "gzip");
-            gunzip(&body[5..])
-        }
+        1 => match headers["grpc-encoding"].to_str().unwrap() {
+            "zstd" => zstd::decode_all(&body[5..]).unwrap(),
+            encoding => {
+                assert_eq!(encoding, "gzip");
+                gunzip(&body[5..])
+            }
+        },
         flag => panic!("flag {flag}"),
     }
 }

@@ -30,8 +30,13 @@ pub(super) struct Proxied {
 }
 
 impl Proxied {
+    /// As the variables say now.
     pub(super) fn new(tcp: HttpConnector) -> Self {
-        Self { tcp, proxies: Arc::new(Matcher::from_env()) }
+        Self::with(tcp, Matcher::from_env())
+    }
+
+    fn with(tcp: HttpConnector, proxies: Matcher) -> Self {
+        Self { tcp, proxies: Arc::new(proxies) }
     }
 }
 
@@ -62,4 +67,53 @@ impl Service<Uri> for Proxied {
 fn with_port(uri: Uri) -> Uri {
     let (Some(host), None, Some("http")) = (uri.host(), uri.port(), uri.scheme_str()) else { return uri };
     Uri::builder().scheme("http").authority(format!("{host}:80")).path_and_query("/").build().unwrap_or(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Connects to `uri` with the proxy that `proxies` makes of this listener's address; what the listener was sent.
+    async fn heard(uri: &str, proxies: impl FnOnce(&str) -> Matcher) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let listening = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            String::from_utf8(head[..length].to_vec()).unwrap()
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        let mut connector = Proxied::with(tcp, proxies(&address));
+        let uri: Uri = uri.replace("LISTENER", &address).parse().unwrap();
+        let connecting = async {
+            let mut stream = connector.call(uri).await.unwrap().into_inner();
+            stream.write_all(b"hello").await.unwrap();
+        };
+        tokio::join!(listening, connecting).0
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_asked_for_a_tunnel_and_others_are_reached_directly() {
+        let all = |address: &str| Matcher::builder().all(format!("http://me:secret@{address}")).build();
+        for (uri, tunnel) in [
+            ("http://collector:4317/x", "CONNECT collector:4317 HTTP/1.1\r\n"),
+            ("http://collector/x", "CONNECT collector:80 HTTP/1.1\r\n"),
+            ("https://collector/x", "CONNECT collector:443 HTTP/1.1\r\n"),
+        ] {
+            let head = heard(uri, all).await;
+            assert!(head.starts_with(tunnel), "{head}");
+            assert!(head.contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"), "{head}");
+        }
+        let none =
+            |address: &str| Matcher::builder().all(format!("http://{address}")).no("127.0.0.1").build();
+        assert_eq!(heard("http://LISTENER/x", none).await, "hello");
+    }
 }

@@ -2,13 +2,13 @@
 #                 EXPORTERS=postgres,elasticsearch: into real servers too)
 # make test       install what the tests need, then formatting, lints, docs and every test
 # make test-all   make test, then what takes long, through the release build: a soak of 200,000 requests (SOAK_REQUESTS=…),
-#                 3,000 damaged libraries (MUTANTS=…) and ten restarts under load (RESTARTS=…)
+#                 3,000 damaged libraries (MUTANTS=…), ten restarts under load (RESTARTS=…), and Arize Phoenix
 # make bench      measure against nginx (QUICK=1: half a minute)
 # make build      the gateway in target/release and its plugins in target/plugin, optimized
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-all setup lint docs check-tests soak restarts bench clean
+.PHONY: help build demo test test-all setup lint docs check-tests soak restarts phoenix bench clean
 
 export CARGO_TERM_COLOR ?= auto
 
@@ -42,7 +42,12 @@ check-tests:
 
 test: setup lint docs check-tests
 
-test-all: test soak restarts
+test-all: test soak restarts phoenix
+
+# A conversation as Phoenix shows it. Installing it takes minutes and 850 MB.
+phoenix:
+	PHOENIX=1 tests/setup.sh
+	cargo test --locked -p otlp-exporter --test phoenix -- --ignored
 
 # In make test it makes 5,000 requests of a debug build.
 soak: setup build

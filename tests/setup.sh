@@ -4,7 +4,7 @@
 #
 #     tests/setup.sh
 #
-# MAGICAPI_DEPS names another folder than .deps. Every step has a stamp of the versions it installed, so a changed pin,
+# MAGICAPI_DEPS names another folder than .deps, PHOENIX=1 installs Arize Phoenix too. Every step has a stamp of the versions it installed, so a changed pin,
 # another Python or a moved checkout is set up anew, and nothing else is.
 set -euo pipefail
 
@@ -42,6 +42,8 @@ main() {
     step "opensearch" opensearch
     step "collector" collector
     step "h2spec" h2spec
+    # 850 MB, of which only make test-all has a use.
+    if [[ -n ${PHOENIX:-} ]]; then step "phoenix" phoenix; fi
     printf 'setup: ready in %s\n' "$(seconds_since "$started")"
 }
 
@@ -105,8 +107,12 @@ start_no_servers() {
     chmod 755 "$policy"
 }
 
-python_packages() {
-    local wanted="$clients/python/requirements.txt" venv="$deps/python" key
+python_packages() { virtual_environment "$clients/python/requirements.txt" "$deps/python"; }
+
+phoenix() { virtual_environment "$servers/phoenix/requirements.txt" "$deps/phoenix"; }
+
+virtual_environment() {
+    local wanted="$1" venv="$2" key
     key="$(python3 -V) $venv $(checksum "$wanted")"
     if stamped "$venv" "$key"; then return; fi
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "$(python3 -V) is too old; 3.10 or newer is needed"

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use exporter_kit::{excerpt::excerpt, http::Class};
+use exporter_kit::excerpt::excerpt;
 use prost::Message;
+use serde_json::Value;
 
 /// A request that was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,32 +24,87 @@ impl Taken {
         let Some(PartialSuccess { rejected, error_message }) = partial else { return Self::default() };
         Self { rejected: u64::try_from(rejected).unwrap_or_default(), message: one_line(&error_message) }
     }
-}
 
-/// What an HTTP status means. [OTLP](https://opentelemetry.io/docs/specs/otlp/#failures-1) retries 429, 502, 503 and
-/// 504, and nothing else.
-#[must_use]
-pub fn http_class(status: u16) -> Class {
-    match status {
-        200..=299 => Class::Delivered,
-        401 | 403 | 407 => Class::Unauthorized,
-        413 => Class::TooLarge,
-        429 | 502 | 503 | 504 => Class::Retry,
-        _ => Class::Reject,
+    /// The same of OTLP's JSON, whose 64-bit numbers are text.
+    #[must_use]
+    pub fn read_json(body: &[u8]) -> Self {
+        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+        let partial = answer["partialSuccess"].as_object();
+        let rejected = partial.into_iter().flatten().find(|(name, _)| name.starts_with("rejected"));
+        let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        let message = answer.pointer("/partialSuccess/errorMessage").and_then(Value::as_str);
+        Self {
+            rejected: rejected.and_then(|(_, value)| number(value)).unwrap_or_default(),
+            message: one_line(message.unwrap_or_default()),
+        }
+    }
+
+    /// Whether all the records of a request that had so many were refused.
+    #[must_use]
+    pub fn is_none_of(&self, records: usize) -> bool {
+        self.rejected > 0 && self.rejected >= records as u64
     }
 }
 
-/// What a [gRPC status](https://opentelemetry.io/docs/specs/otlp/#failures) means. RESOURCE_EXHAUSTED is retried only
-/// when the receiver says when (`RetryInfo`).
-#[must_use]
-pub fn grpc_class(code: u32, says_when: bool) -> Class {
-    match code {
-        0 => Class::Delivered,
-        1 | 4 | 10 | 11 | 14 | 15 => Class::Retry,
-        7 | 16 => Class::Unauthorized,
-        8 if says_when => Class::Retry,
-        _ => Class::Reject,
+/// What a failure means for the records of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// Later.
+    Retry,
+    /// Fewer at once.
+    TooLarge,
+    /// The credentials are wrong.
+    Unauthorized,
+    /// There is nothing at this address that knows this signal.
+    Absent,
+    /// Never.
+    Reject,
+}
+
+/// How failures are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answers {
+    /// Whether what [OTLP](https://opentelemetry.io/docs/specs/otlp/#failures) calls a failure for good is one even where
+    /// receivers answer it in a bad minute: 500, 408, RESOURCE_EXHAUSTED.
+    pub strict: bool,
+}
+
+impl Answers {
+    /// What an HTTP status that is no success means. OTLP retries 429, 502, 503 and 504.
+    #[must_use]
+    pub fn http(self, status: u16, message: &str) -> Meaning {
+        match status {
+            401 | 403 | 407 => Meaning::Unauthorized,
+            404 | 405 => Meaning::Absent,
+            413 => Meaning::TooLarge,
+            // A redirect speaks about the address too, but not about the signal.
+            300..=399 | 429 | 502 | 503 | 504 => Meaning::Retry,
+            _ if says_too_large(message) => Meaning::TooLarge,
+            408 | 500 if !self.strict => Meaning::Retry,
+            _ => Meaning::Reject,
+        }
     }
+
+    /// What a gRPC status that is not OK means.
+    #[must_use]
+    pub fn grpc(self, code: u32, failure: &Failure) -> Meaning {
+        match code {
+            1 | 4 | 10 | 11 | 14 | 15 => Meaning::Retry,
+            7 | 16 => Meaning::Unauthorized,
+            12 => Meaning::Absent,
+            _ if says_too_large(&failure.message) => Meaning::TooLarge,
+            8 if failure.retry_after.is_some() || !self.strict => Meaning::Retry,
+            _ => Meaning::Reject,
+        }
+    }
+}
+
+/// Whether a receiver's words say that the request was too large for it. The statuses for that are used for other things
+/// too: 400 by the Collector, RESOURCE_EXHAUSTED by every gRPC server.
+fn says_too_large(message: &str) -> bool {
+    const WORDS: [&str; 4] = ["larger than max", "body too large", "message too large", "payload too large"];
+    let message = message.to_ascii_lowercase();
+    WORDS.iter().any(|words| message.contains(words))
 }
 
 /// The name of a gRPC status.
@@ -93,6 +149,15 @@ impl Failure {
         let info = status.details.iter().find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"));
         let retry_after = info.and_then(|info| RetryInfo::decode(&*info.value).ok()?.retry_delay?.into_std());
         Some(Self { message: one_line(&status.message), retry_after })
+    }
+}
+
+impl Failure {
+    /// The same of OTLP's JSON; `None` where it has no message.
+    #[must_use]
+    pub fn read_json(status: &[u8]) -> Option<Self> {
+        let status: Value = serde_json::from_slice(status).ok()?;
+        Some(Self { message: one_line(status["message"].as_str()?), retry_after: None })
     }
 }
 
@@ -168,44 +233,71 @@ mod tests {
 
     use super::*;
 
+    const FIELD: Answers = Answers { strict: false };
+    const LETTER: Answers = Answers { strict: true };
+
     #[test]
     fn a_status_says_what_becomes_of_the_records() {
-        for (statuses, class) in [
-            (&[200, 202, 204][..], Class::Delivered),
-            (&[429, 502, 503, 504], Class::Retry),
-            (&[401, 403, 407], Class::Unauthorized),
-            (&[413], Class::TooLarge),
-            (&[301, 400, 404, 405, 408, 415, 422, 500, 501, 507], Class::Reject),
+        for (statuses, meaning, by_letter) in [
+            (&[301, 429, 502, 503, 504][..], Meaning::Retry, Meaning::Retry),
+            (&[408, 500], Meaning::Retry, Meaning::Reject),
+            (&[401, 403, 407], Meaning::Unauthorized, Meaning::Unauthorized),
+            (&[404, 405], Meaning::Absent, Meaning::Absent),
+            (&[413], Meaning::TooLarge, Meaning::TooLarge),
+            (&[400, 415, 422, 501, 507], Meaning::Reject, Meaning::Reject),
         ] {
             for status in statuses {
-                assert_eq!(http_class(*status), class, "{status}");
+                let found = [FIELD, LETTER].map(|answers| answers.http(*status, "no"));
+                assert_eq!(found, [meaning, by_letter], "{status}");
             }
         }
     }
 
     #[test]
     fn a_grpc_status_says_what_becomes_of_the_records() {
-        for (name, says_when, class) in [
-            ("OK", false, Class::Delivered),
-            ("UNAVAILABLE", false, Class::Retry),
-            ("DEADLINE_EXCEEDED", false, Class::Retry),
-            ("ABORTED", false, Class::Retry),
-            ("CANCELLED", false, Class::Retry),
-            ("OUT_OF_RANGE", false, Class::Retry),
-            ("DATA_LOSS", false, Class::Retry),
-            ("RESOURCE_EXHAUSTED", true, Class::Retry),
-            ("RESOURCE_EXHAUSTED", false, Class::Reject),
-            ("UNAUTHENTICATED", false, Class::Unauthorized),
-            ("PERMISSION_DENIED", false, Class::Unauthorized),
-            ("INVALID_ARGUMENT", true, Class::Reject),
-            ("UNIMPLEMENTED", false, Class::Reject),
-            ("INTERNAL", false, Class::Reject),
-            ("UNKNOWN", false, Class::Reject),
+        for (name, says_when, meaning, by_letter) in [
+            ("UNAVAILABLE", false, Meaning::Retry, Meaning::Retry),
+            ("DEADLINE_EXCEEDED", false, Meaning::Retry, Meaning::Retry),
+            ("ABORTED", false, Meaning::Retry, Meaning::Retry),
+            ("CANCELLED", false, Meaning::Retry, Meaning::Retry),
+            ("OUT_OF_RANGE", false, Meaning::Retry, Meaning::Retry),
+            ("DATA_LOSS", false, Meaning::Retry, Meaning::Retry),
+            ("RESOURCE_EXHAUSTED", true, Meaning::Retry, Meaning::Retry),
+            ("RESOURCE_EXHAUSTED", false, Meaning::Retry, Meaning::Reject),
+            ("UNAUTHENTICATED", false, Meaning::Unauthorized, Meaning::Unauthorized),
+            ("PERMISSION_DENIED", false, Meaning::Unauthorized, Meaning::Unauthorized),
+            ("UNIMPLEMENTED", false, Meaning::Absent, Meaning::Absent),
+            ("INVALID_ARGUMENT", true, Meaning::Reject, Meaning::Reject),
+            ("INTERNAL", false, Meaning::Reject, Meaning::Reject),
+            ("UNKNOWN", false, Meaning::Reject, Meaning::Reject),
         ] {
             let code = (0..17).find(|code| grpc_name(*code) == name).unwrap();
-            assert_eq!(grpc_class(code, says_when), class, "{name}");
+            let failure = Failure {
+                message: "no".to_owned(),
+                retry_after: says_when.then_some(Duration::from_secs(1)),
+            };
+            let found = [FIELD, LETTER].map(|answers| answers.grpc(code, &failure));
+            assert_eq!(found, [meaning, by_letter], "{name}");
         }
-        assert_eq!((grpc_class(99, true), grpc_name(99)), (Class::Reject, "an unknown status"));
+        assert_eq!(
+            (FIELD.grpc(99, &Failure::default()), grpc_name(99)),
+            (Meaning::Reject, "an unknown status")
+        );
+    }
+
+    #[test]
+    fn words_that_say_too_large_split() {
+        for (words, meaning) in [
+            ("grpc: received message larger than max (5000000 vs. 4194304)", Meaning::TooLarge),
+            ("http: request body too large", Meaning::TooLarge),
+            ("Message too large: 1", Meaning::TooLarge),
+            ("attribute value too long", Meaning::Reject),
+        ] {
+            let failure = Failure { message: words.to_owned(), retry_after: None };
+            let found = (LETTER.http(400, words), LETTER.grpc(8, &failure), LETTER.grpc(3, &failure));
+            assert_eq!(found, (meaning, meaning, meaning), "{words}");
+        }
+        assert_eq!(FIELD.http(503, "body too large"), Meaning::Retry, "a status that leaves no doubt");
     }
 
     #[test]
@@ -219,6 +311,23 @@ mod tests {
         assert_eq!(answer(0, "warning"), Taken { rejected: 0, message: "warning".to_owned() });
         assert_eq!(answer(-1, ""), Taken::default());
         assert_eq!((Taken::read(b""), Taken::read(b"{}")), (Taken::default(), Taken::default()));
+    }
+
+    #[test]
+    fn answers_in_json_say_the_same() {
+        for (body, rejected, message) in [
+            (r#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too\n old"}}"#, 3, "too old"),
+            (r#"{"partialSuccess":{"rejectedLogRecords":2}}"#, 2, ""),
+            (r#"{"partialSuccess":{}}"#, 0, ""),
+            ("{}", 0, ""),
+            ("", 0, ""),
+        ] {
+            let expected = Taken { rejected, message: message.to_owned() };
+            assert_eq!(Taken::read_json(body.as_bytes()), expected, "{body}");
+        }
+        let failure = Failure { message: "bad".to_owned(), retry_after: None };
+        assert_eq!(Failure::read_json(br#"{"code":3,"message":"bad"}"#), Some(failure));
+        assert_eq!(Failure::read_json(br#"{"error":1}"#), None);
     }
 
     #[test]

@@ -10,15 +10,25 @@ use percent_encoding::percent_decode_str;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
+use crate::{
+    names,
+    profiles::{self, Profile},
+};
+
 /// Settings of the OTLP exporter. All of them have defaults: a Collector on this machine needs none.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What is sent: any of `"logs"`, `"traces"` and `"metrics"`. A record is delivered when the receiver has taken all
-    /// of them.
+    /// What is sent: any of `"logs"`, `"traces"` and `"metrics"`. A record is delivered when the receiver has taken its log
+    /// and its span. A signal that the receiver does not know (404 or 405) is switched off when it knows another.
+    /// Without it: all three, or those that `profile` names.
     #[schemars(extend("x-env" = "OTLP_EXPORTER_SIGNALS"), length(min = 1))]
-    pub signals: Vec<Signal>,
-    /// How it is sent: `"http/protobuf"` or `"grpc"`.
+    pub signals: Option<Vec<Signal>>,
+    /// A backend that wants something of its own: its address, its signals, attributes under its names, and a check that its
+    /// key is there.
+    #[schemars(extend("x-env" = "OTLP_EXPORTER_PROFILE"))]
+    pub profile: Option<profiles::Name>,
+    /// How it is sent: `"http/protobuf"`, `"http/json"` or `"grpc"`.
     #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_PROTOCOL"))]
     pub protocol: Protocol,
     /// The receiver, for instance `"https://otlp.example.com:4318"`. With HTTP, `/v1/logs`, `/v1/traces` and
@@ -41,7 +51,43 @@ pub struct Config {
     /// A file with such headers, in the form of the variable; a line break separates as a comma does. Its headers go
     /// before those of `headers`.
     pub headers_file: Option<PathBuf>,
-    /// `"gzip"` or `"none"`.
+    /// Headers of requests with logs, in place of all of `headers` and `headers_file`: a key is for one receiver.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_LOGS_HEADERS", "x-secret" = true))]
+    pub logs_headers: Pairs,
+    /// How logs are sent, where it differs from `protocol`.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL"))]
+    pub logs_protocol: Option<Protocol>,
+    /// How logs are compressed, where it differs from `compression`.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION"))]
+    pub logs_compression: Option<Compression>,
+    /// Longest time for a request with logs, where it differs from `timeout`.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT"))]
+    pub logs_timeout: Option<Timeout>,
+    /// Headers of requests with spans, in place of all of `headers` and `headers_file`: a key is for one receiver.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-secret" = true))]
+    pub traces_headers: Pairs,
+    /// How spans are sent, where it differs from `protocol`.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"))]
+    pub traces_protocol: Option<Protocol>,
+    /// How spans are compressed, where it differs from `compression`.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION"))]
+    pub traces_compression: Option<Compression>,
+    /// Longest time for a request with spans, where it differs from `timeout`.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"))]
+    pub traces_timeout: Option<Timeout>,
+    /// Headers of requests with metrics, in place of all of `headers` and `headers_file`: a key is for one receiver.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_METRICS_HEADERS", "x-secret" = true))]
+    pub metrics_headers: Pairs,
+    /// How metrics are sent, where it differs from `protocol`.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"))]
+    pub metrics_protocol: Option<Protocol>,
+    /// How metrics are compressed, where it differs from `compression`.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION"))]
+    pub metrics_compression: Option<Compression>,
+    /// Longest time for a request with metrics, where it differs from `timeout`.
+    #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT"))]
+    pub metrics_timeout: Option<Timeout>,
+    /// `"gzip"`, `"zstd"` or `"none"`. Every receiver takes gzip.
     #[schemars(extend("x-env" = "OTEL_EXPORTER_OTLP_COMPRESSION"))]
     pub compression: Compression,
     /// Longest time for one request, connecting included: a duration such as `"10s"`, or a bare number of milliseconds
@@ -54,6 +100,9 @@ pub struct Config {
     /// is larger loses its bodies. At least 64 KiB.
     #[schemars(extend("x-env" = "OTLP_EXPORTER_MAX_REQUEST_SIZE", "x-min" = "64 KiB", "x-max" = "1 GiB"))]
     pub max_request_size: ByteSize,
+    /// True takes failures by the letter of OTLP: 500, 408 and RESOURCE_EXHAUSTED without `RetryInfo` are for good. By
+    /// default they are tried again.
+    pub strict_status: bool,
     /// `service.name` of the resource. Without it: the gateway's `telemetry.service_name`.
     #[schemars(extend("x-env" = "OTEL_SERVICE_NAME"))]
     pub service_name: Option<String>,
@@ -61,6 +110,13 @@ pub struct Config {
     /// gateway's own.
     #[schemars(extend("x-env" = "OTEL_RESOURCE_ATTRIBUTES"))]
     pub resource_attributes: Pairs,
+    /// Names of attributes and metrics: `"1.41"` is the last release of the semantic conventions with GenAI,
+    /// `"development"` what its authors work on. Without it: `"1.41"`, or `"development"` where the list in
+    /// `stability_opt_in` names `gen_ai_latest_experimental`.
+    pub conventions: Option<Conventions>,
+    /// A list of opt-ins, separated by commas, as OpenTelemetry's variable has it.
+    #[schemars(extend("x-env" = "OTEL_SEMCONV_STABILITY_OPT_IN"))]
+    pub stability_opt_in: String,
     /// Body of a log record: `"json"` is the whole record with both bodies in the gateway's log form, as one JSON text;
     /// `"none"` leaves only the attributes.
     pub body: LogBody,
@@ -68,6 +124,9 @@ pub struct Config {
     /// `gen_ai.system_instructions`). Prompts in traces are seen by whoever sees traces.
     #[schemars(extend("x-env" = "OTLP_EXPORTER_CAPTURE_CONTENT"))]
     pub capture_content: bool,
+    /// Spans of traces that the caller does not sample (`traceparent` ends in `00`): `"export"` sends them, `"skip"` does not.
+    /// Their logs and metrics are sent.
+    pub unsampled: Unsampled,
     /// `"cumulative"`: a metric counts from the exporter's start; `"delta"`: from the request before.
     // The variable's values are written in any case.
     #[schemars(with = "String", extend("x-env" = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"))]
@@ -81,7 +140,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            signals: vec![Signal::Logs, Signal::Traces, Signal::Metrics],
+            signals: None,
+            profile: None,
             protocol: Protocol::Http,
             endpoint: None,
             logs_endpoint: None,
@@ -89,18 +149,131 @@ impl Default for Config {
             metrics_endpoint: None,
             headers: Pairs::default(),
             headers_file: None,
+            logs_headers: Pairs::default(),
+            logs_protocol: None,
+            logs_compression: None,
+            logs_timeout: None,
+            traces_headers: Pairs::default(),
+            traces_protocol: None,
+            traces_compression: None,
+            traces_timeout: None,
+            metrics_headers: Pairs::default(),
+            metrics_protocol: None,
+            metrics_compression: None,
+            metrics_timeout: None,
             compression: Compression::Gzip,
             timeout: Timeout(Duration::from_secs(10)),
             tls: Tls::default(),
             max_request_size: ByteSize::kib(3500),
+            strict_status: false,
             service_name: None,
             resource_attributes: Pairs::default(),
+            conventions: None,
+            stability_opt_in: String::new(),
             body: LogBody::Json,
             capture_content: false,
+            unsampled: Unsampled::Export,
             temporality: Temporality::Cumulative,
             max_series: 2000,
         }
     }
+}
+
+/// What is set for one signal alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Own<'a> {
+    /// Where it goes.
+    pub endpoint: Option<&'a str>,
+    /// Its headers; empty where those of all signals are its own.
+    pub headers: &'a Pairs,
+    /// How it is sent.
+    pub protocol: Option<Protocol>,
+    /// How it is compressed.
+    pub compression: Option<Compression>,
+    /// Longest time for a request.
+    pub timeout: Option<Timeout>,
+}
+
+impl Config {
+    /// What is set for this signal alone.
+    #[must_use]
+    pub fn of(&self, signal: Signal) -> Own<'_> {
+        let (endpoint, headers, protocol, compression, timeout) = match signal {
+            Signal::Logs => (
+                &self.logs_endpoint,
+                &self.logs_headers,
+                self.logs_protocol,
+                self.logs_compression,
+                self.logs_timeout,
+            ),
+            Signal::Traces => (
+                &self.traces_endpoint,
+                &self.traces_headers,
+                self.traces_protocol,
+                self.traces_compression,
+                self.traces_timeout,
+            ),
+            Signal::Metrics => (
+                &self.metrics_endpoint,
+                &self.metrics_headers,
+                self.metrics_protocol,
+                self.metrics_compression,
+                self.metrics_timeout,
+            ),
+        };
+        Own { endpoint: endpoint.as_deref(), headers, protocol, compression, timeout }
+    }
+
+    /// What the backend wants, where it has a profile.
+    #[must_use]
+    pub fn profile(&self) -> Option<&'static Profile> {
+        self.profile.and_then(profiles::profile)
+    }
+
+    /// The signals that are wanted, each once, in order.
+    #[must_use]
+    pub fn signals(&self) -> Vec<Signal> {
+        let of_profile = || self.profile().map_or(&Signal::ALL[..], |profile| profile.signals).to_vec();
+        let mut signals = self.signals.clone().unwrap_or_else(of_profile);
+        signals.sort_unstable();
+        signals.dedup();
+        signals
+    }
+
+    /// The receiver of all signals.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref().or_else(|| Some(self.profile()?.endpoint))
+    }
+
+    /// The name table.
+    #[must_use]
+    pub fn names(&self) -> names::Names {
+        let extra = self.profile().map_or(&[][..], |profile| profile.attributes);
+        names::Names { conventions: self.conventions(), extra }
+    }
+
+    /// The version of the conventions.
+    #[must_use]
+    pub fn conventions(&self) -> &'static names::Conventions {
+        let opts_in =
+            self.stability_opt_in.split(',').any(|name| name.trim() == "gen_ai_latest_experimental");
+        match (self.conventions, opts_in) {
+            (Some(Conventions::Development), _) | (None, true) => names::DEVELOPMENT,
+            (Some(Conventions::Core141), _) | (None, false) => names::CORE_1_41,
+        }
+    }
+}
+
+/// A version of the names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Conventions {
+    /// Core semantic conventions 1.41.
+    #[serde(rename = "1.41")]
+    Core141,
+    /// The conventions in development.
+    #[serde(rename = "development")]
+    Development,
 }
 
 /// A kind of telemetry.
@@ -116,7 +289,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// All of them, in the order in which they are sent. Metrics come last: what was refused is not counted.
+    /// All of them, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Logs, Self::Traces, Self::Metrics];
 
     /// Its name.
@@ -136,6 +309,9 @@ pub enum Protocol {
     /// Protobuf over HTTP/1.1.
     #[serde(rename = "http/protobuf")]
     Http,
+    /// JSON over HTTP/1.1, for receivers that take nothing else: it costs more to write, to send and to read.
+    #[serde(rename = "http/json")]
+    HttpJson,
     /// gRPC.
     #[serde(rename = "grpc")]
     Grpc,
@@ -147,6 +323,8 @@ pub enum Protocol {
 pub enum Compression {
     /// With gzip.
     Gzip,
+    /// With zstd.
+    Zstd,
     /// Not at all.
     None,
 }
@@ -159,6 +337,16 @@ pub enum LogBody {
     Json,
     /// Nothing.
     None,
+}
+
+/// What becomes of spans whose trace is not sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Unsampled {
+    /// They are sent.
+    Export,
+    /// They are not.
+    Skip,
 }
 
 /// What a metric's numbers count from.
@@ -350,7 +538,7 @@ mod tests {
     fn nothing_is_required() {
         let config = read(&json!({})).unwrap();
         assert_eq!(config, Config::default());
-        assert_eq!(config.signals, Signal::ALL);
+        assert_eq!(config.signals(), Signal::ALL);
         assert!(config.max_request_size.bytes() < 3_670_016, "below 3.5 MiB");
     }
 
@@ -368,6 +556,19 @@ mod tests {
     }
 
     #[test]
+    fn the_names_are_the_released_ones_unless_somebody_opts_in() {
+        for (settings, expected) in [
+            (json!({}), "1.41"),
+            (json!({ "stability_opt_in": "http, gen_ai_latest_experimental" }), "development"),
+            (json!({ "stability_opt_in": "http/dup" }), "1.41"),
+            (json!({ "conventions": "development" }), "development"),
+            (json!({ "conventions": "1.41", "stability_opt_in": "gen_ai_latest_experimental" }), "1.41"),
+        ] {
+            assert_eq!(read(&settings).unwrap().conventions().version, expected, "{settings}");
+        }
+    }
+
+    #[test]
     fn a_table_is_taken_as_it_is_written() {
         let config = read(&json!({ "headers": { "a": "100%20,=" }, "timeout": 1500 })).unwrap();
         assert_eq!(config.headers, pairs(&[("a", "100%20,=")]));
@@ -379,7 +580,8 @@ mod tests {
     fn a_wrong_value_is_refused_and_no_header_is_shown() {
         for (settings, expected) in [
             (json!({ "signals": ["spans"] }), "unknown variant `spans`"),
-            (json!({ "protocol": "http/json" }), "unknown variant `http/json`"),
+            (json!({ "protocol": "http/xml" }), "unknown variant `http/xml`"),
+            (json!({ "traces_headers": "hunter2" }), "entry 1: no `=` in it"),
             (json!({ "headers": "hunter2" }), "entry 1: no `=` in it; write name=value,name=value"),
             (json!({ "headers": "a=hunter2,=hunter2" }), "entry 2: no name before the `=`"),
             (json!({ "headers": "a=hunter2%ff" }), "entry 1: its percent escapes are no UTF-8"),

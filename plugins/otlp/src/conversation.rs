@@ -1,44 +1,101 @@
-//! The conversation as the conventions put it on a span: messages that consist of parts. Done by option alone, since the
-//! bodies have to be parsed for it.
+//! The conversation as the conventions put it on a span: messages that consist of [parts](parts). Done by option alone, since
+//! the bodies have to be parsed for it.
 
-use serde_json::{Value, json};
+mod parts;
+#[cfg(test)]
+mod tests;
 
-use crate::names;
+use serde_json::{Map, Value, json};
+
+use self::parts::{parts, parts_of_item, parts_of_message, text_parts, with_type};
+use crate::{
+    json,
+    names::{self, operation::Work},
+};
 
 /// What was said, each as the JSON text of its attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Conversation {
     system: Option<String>,
+    tools: Option<String>,
     input: Option<String>,
     output: Option<String>,
+    embedded: Option<String>,
 }
 
+/// What a generation that has no reason of its own to end has ended by: the stream was cut, or failed.
+pub const CUT: &str = "error";
+
 impl Conversation {
-    /// Reads the bodies of the APIs that the gateway knows: chat completions, completions, responses, messages. What
-    /// has another shape has no conversation.
+    /// Reads the bodies of the APIs that the gateway knows: chat completions, completions, responses, messages, images,
+    /// embeddings. What has another shape has no conversation, and neither has work that is none.
     #[must_use]
-    pub fn read(request: &[u8], response: &[u8]) -> Self {
-        let request: Value = serde_json::from_slice(request).unwrap_or_default();
-        let response: Value = serde_json::from_slice(response).unwrap_or_default();
-        let text = |list: Vec<Value>| (!list.is_empty()).then(|| Value::Array(list).to_string());
-        Self { system: text(system(&request)), input: text(input(&request)), output: text(output(&response)) }
+    pub fn read(work: Work, request: &[u8], response: &[u8]) -> Self {
+        let list = |list: Vec<Value>| (!list.is_empty()).then(|| Value::Array(list).to_string());
+        match work {
+            Work::None => Self::default(),
+            // Their vectors are no content.
+            Work::Embeddings => {
+                let embedded = texts(&body(request)["input"]).map(Value::from).collect();
+                Self { embedded: list(embedded), ..Self::default() }
+            }
+            Work::Inference | Work::Unknown => {
+                let (request, response) = (body(request), body(response));
+                Self {
+                    system: list(system(&request)),
+                    tools: list(tools(&request)),
+                    input: list(input(&request)),
+                    output: list(output(&response)),
+                    embedded: None,
+                }
+            }
+        }
     }
 
     /// Names and values of the attributes.
     pub fn attributes(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all = [
             (names::SYSTEM_INSTRUCTIONS, &self.system),
+            (names::TOOL_DEFINITIONS, &self.tools),
             (names::INPUT_MESSAGES, &self.input),
             (names::OUTPUT_MESSAGES, &self.output),
+            (names::EMBEDDED, &self.embedded),
         ];
         all.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?)))
     }
 }
 
-/// Instructions that stand beside the messages.
+/// A body without the chunks that a stream's answer was folded from.
+fn body(text: &[u8]) -> Value {
+    let members = json::members(str::from_utf8(text).unwrap_or_default());
+    let members = members.filter(|(name, _)| !name.starts_with("streamed_data"));
+    Value::Object(members.map(|(name, raw)| (name.into_owned(), json::value(raw))).collect())
+}
+
+/// Instructions that stand beside the messages: their texts.
 fn system(request: &Value) -> Vec<Value> {
     let beside = [&request["system"], &request["instructions"]];
-    beside.into_iter().flat_map(parts).collect()
+    beside.into_iter().flat_map(text_parts).collect()
+}
+
+fn tools(request: &Value) -> Vec<Value> {
+    request["tools"].as_array().into_iter().flatten().filter_map(tool).collect()
+}
+
+/// A tool as the conventions define one: chat's has its function inside, that of messages calls its parameters otherwise.
+fn tool(tool: &Value) -> Option<Value> {
+    let function = tool.get("function").filter(|inner| inner.is_object()).unwrap_or(tool);
+    let kind = tool["type"].as_str().filter(|kind| *kind != "custom").unwrap_or("function");
+    let name = function["name"].as_str().or_else(|| tool["type"].as_str())?;
+    let mut defined = Map::from_iter([("type".into(), kind.into()), ("name".into(), name.into())]);
+    for (theirs, ours) in
+        [("description", "description"), ("input_schema", "parameters"), ("parameters", "parameters")]
+    {
+        if let Some(value) = function.get(theirs).filter(|value| !value.is_null()) {
+            defined.insert(ours.to_owned(), value.clone());
+        }
+    }
+    Some(Value::Object(defined))
 }
 
 fn input(request: &Value) -> Vec<Value> {
@@ -46,7 +103,9 @@ fn input(request: &Value) -> Vec<Value> {
         return messages.iter().map(|said| message(said, "user")).collect();
     }
     match &request["input"] {
-        Value::Array(items) => items.iter().map(|item| message(item, "user")).collect(),
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            items.iter().map(|item| message(item, "user")).collect()
+        }
         Value::Null => prompts(&request["prompt"]),
         text => prompts(text),
     }
@@ -54,11 +113,15 @@ fn input(request: &Value) -> Vec<Value> {
 
 /// A text, or several.
 fn prompts(prompt: &Value) -> Vec<Value> {
-    let texts = match prompt {
+    texts(prompt).map(|text| with_parts("user", parts(&text.into()))).collect()
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    let texts = match value {
         Value::Array(texts) => texts.as_slice(),
         text => std::slice::from_ref(text),
     };
-    texts.iter().filter(|text| text.is_string()).map(|text| with_parts("user", parts(text))).collect()
+    texts.iter().filter_map(Value::as_str)
 }
 
 /// One message for each choice.
@@ -68,8 +131,16 @@ fn output(response: &Value) -> Vec<Value> {
     }
     if let Some(items) = response["output"].as_array() {
         // The items of a response are one answer.
-        let said = items.iter().flat_map(|item| parts_of(item, "assistant"));
-        return vec![finished(with_parts("assistant", said.collect()), &response["status"])];
+        let said = items.iter().flat_map(parts_of_item);
+        let reason = response.pointer("/incomplete_details/reason").unwrap_or(&response["status"]);
+        return vec![finished(with_parts("assistant", said.collect()), reason)];
+    }
+    if let Some(images) = response["data"].as_array() {
+        let made = images.iter().filter_map(parts::image_made).map(|part| {
+            // There is none that stops early.
+            finished(with_parts("assistant", vec![part]), &json!("stop"))
+        });
+        return made.collect();
     }
     match response["content"].as_array() {
         Some(_) => vec![finished(message(response, "assistant"), &response["stop_reason"])],
@@ -87,167 +158,38 @@ fn choice(choice: &Value) -> Value {
 }
 
 fn finished(mut message: Value, reason: &Value) -> Value {
-    // The schema demands one; a stream that broke off has none.
-    message["finish_reason"] = reason.as_str().unwrap_or("unknown").into();
+    message["finish_reason"] = reason.as_str().filter(|reason| !reason.is_empty()).unwrap_or(CUT).into();
     message
 }
 
+/// A message, or an item that stands for one.
 fn message(said: &Value, role: &str) -> Value {
-    let role = said["role"].as_str().unwrap_or(role);
-    with_parts(role, parts_of(said, role))
+    let parts = match said["type"].as_str() {
+        Some("message") | None => parts_of_message(said),
+        Some(_) => parts_of_item(said),
+    };
+    let is_all = |kinds: &[&str]| !parts.is_empty() && parts.iter().all(|part| with_type(part, kinds));
+    let made_by = match said["role"].as_str() {
+        // Messages and responses put what a tool answered into the user's mouth, or into nobody's.
+        Some("user") | None if is_all(&["tool_call_response"]) => "tool",
+        Some("function") => "tool",
+        Some(role) => role,
+        None if is_all(&["tool_call", "reasoning", "server_tool_call", "server_tool_call_response"]) => {
+            "assistant"
+        }
+        None => role,
+    };
+    let mut message = with_parts(made_by, parts);
+    // An item's name is its tool's.
+    let named = said["name"].as_str().filter(|name| !name.is_empty() && said["role"].is_string());
+    if let Some(name) = named {
+        message["name"] = name.into();
+    }
+    message
 }
 
 fn with_parts(role: &str, parts: Vec<Value>) -> Value {
     let mut message = json!({ "role": role });
     message["parts"] = Value::Array(parts);
     message
-}
-
-/// The parts of a message, or of an item that stands for one.
-fn parts_of(said: &Value, role: &str) -> Vec<Value> {
-    if role == "tool" {
-        return vec![tool_response(&said["tool_call_id"], &said["content"])];
-    }
-    match said["type"].as_str() {
-        Some("message") | None => {
-            let calls = said["tool_calls"].as_array().into_iter().flatten();
-            let calls = calls.map(|call| {
-                tool_call(&call["id"], &call["function"]["name"], &call["function"]["arguments"])
-            });
-            parts(&said["content"]).into_iter().chain(calls).collect()
-        }
-        Some(_) => vec![part(said)],
-    }
-}
-
-/// A text or a list of blocks.
-fn parts(content: &Value) -> Vec<Value> {
-    match content {
-        Value::String(text) => vec![text_part("text", text)],
-        Value::Array(blocks) => blocks.iter().map(part).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn part(block: &Value) -> Value {
-    let text = |key: &str| block[key].as_str().unwrap_or_default();
-    match text("type") {
-        "text" | "input_text" | "output_text" => text_part("text", text("text")),
-        "thinking" => text_part("reasoning", text("thinking")),
-        "tool_use" => tool_call(&block["id"], &block["name"], &block["input"]),
-        "function_call" => tool_call(&block["call_id"], &block["name"], &block["arguments"]),
-        "tool_result" => tool_response(&block["tool_use_id"], &block["content"]),
-        "function_call_output" => tool_response(&block["call_id"], &block["output"]),
-        // The conventions take a part of any other type as it is.
-        "" => json!({ "type": "unknown", "content": block }),
-        _ => block.clone(),
-    }
-}
-
-fn text_part(kind: &str, text: &str) -> Value {
-    json!({ "type": kind, "content": text })
-}
-
-fn tool_call(id: &Value, name: &Value, arguments: &Value) -> Value {
-    let parsed = arguments.as_str().and_then(|text| serde_json::from_str(text).ok());
-    let arguments = parsed.unwrap_or_else(|| arguments.clone());
-    json!({ "type": "tool_call", "id": id, "name": name, "arguments": arguments })
-}
-
-fn tool_response(id: &Value, response: &Value) -> Value {
-    json!({ "type": "tool_call_response", "id": id, "response": response })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(request: &Value, response: &Value, expected: &[Value; 3]) {
-        let found = Conversation::read(request.to_string().as_bytes(), response.to_string().as_bytes());
-        let read = |text: &Option<String>| {
-            text.as_deref().map_or(json!(null), |text| serde_json::from_str(text).unwrap())
-        };
-        assert_eq!(&[read(&found.system), read(&found.input), read(&found.output)], expected, "{request}");
-    }
-
-    fn said(role: &str, text: &str) -> Value {
-        json!({ "role": role, "parts": [{ "type": "text", "content": text }] })
-    }
-
-    #[test]
-    fn chat_completions_have_their_tools() {
-        let call =
-            json!({ "id": "c1", "type": "function", "function": { "name": "f", "arguments": "{\"x\":1}" } });
-        let request = json!({ "messages": [
-            { "role": "system", "content": "Be brief" },
-            { "role": "user", "content": [{ "type": "text", "text": "Hi" }, { "type": "image_url", "image_url": { "url": "u" } }] },
-            { "role": "assistant", "content": null, "tool_calls": [call] },
-            { "role": "tool", "tool_call_id": "c1", "content": "42" },
-        ] });
-        let response = json!({ "choices": [{ "message": { "role": "assistant", "content": "Hello!" }, "finish_reason": "stop" }] });
-        let called = json!({ "type": "tool_call", "id": "c1", "name": "f", "arguments": { "x": 1 } });
-        let input = json!([
-            said("system", "Be brief"),
-            { "role": "user", "parts": [
-                { "type": "text", "content": "Hi" }, { "type": "image_url", "image_url": { "url": "u" } }] },
-            { "role": "assistant", "parts": [called] },
-            { "role": "tool", "parts": [{ "type": "tool_call_response", "id": "c1", "response": "42" }] },
-        ]);
-        let output = json!([{ "role": "assistant", "parts": [{ "type": "text", "content": "Hello!" }], "finish_reason": "stop" }]);
-        check(&request, &response, &[json!(null), input, output]);
-    }
-
-    #[test]
-    fn a_folded_stream_that_broke_off_is_an_answer() {
-        let response = json!({ "choices": [{ "delta": { "content": "Hel" } }], "streamed_data": [] });
-        let output = json!([{ "role": "assistant", "parts": [{ "type": "text", "content": "Hel" }], "finish_reason": "unknown" }]);
-        check(&json!({}), &response, &[json!(null), json!(null), output]);
-    }
-
-    #[test]
-    fn messages_responses_and_completions_are_read() {
-        let blocks = json!([
-            { "type": "thinking", "thinking": "hm" }, { "type": "tool_use", "id": "t", "name": "f", "input": {} }]);
-        check(
-            &json!({ "system": "Be kind", "messages": [{ "role": "user", "content": "Hi" }] }),
-            &json!({ "role": "assistant", "content": blocks, "stop_reason": "tool_use" }),
-            &[
-                json!([{ "type": "text", "content": "Be kind" }]),
-                json!([said("user", "Hi")]),
-                json!([{ "role": "assistant", "finish_reason": "tool_use", "parts": [
-                    { "type": "reasoning", "content": "hm" },
-                    { "type": "tool_call", "id": "t", "name": "f", "arguments": {} }] }]),
-            ],
-        );
-        check(
-            &json!({ "instructions": "Be kind", "input": [
-                { "role": "user", "content": [{ "type": "input_text", "text": "Hi" }] },
-                { "type": "function_call_output", "call_id": "c", "output": "1" }] }),
-            &json!({ "status": "completed", "output": [
-                { "type": "message", "role": "assistant", "content": [{ "type": "output_text", "text": "Hello" }] }] }),
-            &[
-                json!([{ "type": "text", "content": "Be kind" }]),
-                json!([said("user", "Hi"), { "role": "user", "parts": [
-                    { "type": "tool_call_response", "id": "c", "response": "1" }] }]),
-                json!([{ "role": "assistant", "finish_reason": "completed", "parts": [{ "type": "text", "content": "Hello" }] }]),
-            ],
-        );
-        check(
-            &json!({ "prompt": ["a", "b"] }),
-            &json!({ "choices": [{ "text": "c", "finish_reason": "length" }] }),
-            &[
-                json!(null),
-                json!([said("user", "a"), said("user", "b")]),
-                json!([{ "role": "assistant", "finish_reason": "length", "parts": [{ "type": "text", "content": "c" }] }]),
-            ],
-        );
-    }
-
-    #[test]
-    fn what_has_no_shape_has_no_conversation() {
-        for text in ["", "null", "[]", "7", r#"{"messages":7,"input":{},"choices":{}}"#] {
-            let found = Conversation::read(text.as_bytes(), text.as_bytes());
-            assert_eq!(found, Conversation::default(), "{text}");
-        }
-    }
 }

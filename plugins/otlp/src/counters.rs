@@ -18,6 +18,7 @@ pub struct Counters {
     rejected: [AtomicU64; 3],
     bodies_shed: AtomicU64,
     conversations_shed: AtomicU64,
+    metrics_failed: AtomicU64,
 }
 
 impl Counters {
@@ -36,11 +37,16 @@ impl Counters {
         self.conversations_shed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A request with metrics was not taken.
+    pub fn metrics_failed(&self) {
+        self.metrics_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Writes them in the Prometheus text format.
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn write(&self, out: &mut dyn Write, series: usize, overflowed: u64) -> io::Result<()> {
+    pub fn write(&self, out: &mut dyn Write, series: u64, overflowed: u64) -> io::Result<()> {
         let name = "otlp_exporter_partial_success_rejected_total";
         head(out, name, "counter", "Records (of metrics: data points) refused in requests that were taken.")?;
         for (signal, rejected) in Signal::ALL.iter().zip(&self.rejected) {
@@ -56,6 +62,9 @@ impl Counters {
         for (what, count) in [("bodies", &self.bodies_shed), ("conversation", &self.conversations_shed)] {
             writeln!(out, "{name}{{what=\"{what}\"}} {}", count.load(Ordering::Relaxed))?;
         }
+        let name = "otlp_exporter_metrics_failed_total";
+        head(out, name, "counter", "Batches whose metrics were not taken; the next one has them.")?;
+        writeln!(out, "{name} {}", self.metrics_failed.load(Ordering::Relaxed))?;
         let name = "otlp_exporter_metric_series";
         head(out, name, "gauge", "Series of metrics held.")?;
         writeln!(out, "{name} {series}")?;

@@ -1,9 +1,7 @@
-//! One call of `export`: signal by signal, the records that lack it are sent, and what becomes of each is judged.
+//! One call of `export`: each signal is a delivery of its own, of the records that lack it; then what becomes of each record
+//! is judged.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use exporter_kit::{
     pack::{Ending, Packed},
@@ -20,12 +18,15 @@ use crate::{
     facts::Facts,
     now,
     request::{Requests, Resources},
+    transport::Refused,
 };
 
-/// A cumulative metric has the record, whether or not that was sent.
-const COUNTED: Parts = 1 << 3;
+/// The metrics have the record.
+const COUNTED: Parts = part(Signal::Metrics);
+/// The signals that carry a record. Metrics carry none: what a failed request of theirs had is in the next one.
+const CARRIERS: [Signal; 2] = [Signal::Logs, Signal::Traces];
 
-fn part(signal: Signal) -> Parts {
+const fn part(signal: Signal) -> Parts {
     1 << signal as u8
 }
 
@@ -50,6 +51,15 @@ pub struct Export<'a> {
     items: Vec<Item<'a>>,
     resources: Resources,
     ending: Ending,
+}
+
+/// What the receiver answered to the requests of a signal. Those behind one that failed in a way that waiting heals were
+/// not sent, and stand nowhere.
+#[derive(Debug)]
+struct Delivery {
+    signal: Signal,
+    taken: Vec<(Vec<usize>, Taken)>,
+    refused: Vec<(Vec<usize>, Refused)>,
 }
 
 impl<'a> Export<'a> {
@@ -77,53 +87,55 @@ impl<'a> Export<'a> {
     /// # Errors
     /// When something was not delivered, as [`Ending`] says.
     pub async fn run(mut self) -> Result<(), ExportError> {
-        for signal in self.exporter.signals.iter().copied() {
-            if self.ending.is_over() {
-                break;
-            }
-            match signal {
-                Signal::Logs | Signal::Traces => self.send_records(signal).await,
-                Signal::Metrics => self.send_metrics().await,
-            }
+        let packed = CARRIERS.map(|signal| self.pack(signal));
+        self.count();
+        let [logs, traces] = packed;
+        let (logs, traces, metrics) = tokio::join!(
+            self.deliver(Signal::Logs, logs),
+            self.deliver(Signal::Traces, traces),
+            self.send_metrics(),
+        );
+        let deliveries = [logs, traces];
+        // What the receiver knows is noted first: it decides what an answer of 404 means for the others.
+        deliveries.iter().filter(|delivery| delivery.is_known()).for_each(|known| self.knows(known.signal));
+        if metrics.as_ref().is_ok_and(|had_any| *had_any) {
+            self.knows(Signal::Metrics);
         }
-        let is_over = self.ending.is_over();
+        for delivery in deliveries {
+            self.settle_delivery(delivery);
+        }
+        if let Err(refused) = metrics {
+            self.metrics_refused(refused);
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Result<(), ExportError> {
         let mut unsent = Vec::new();
-        for item in &self.items {
-            if item.is_open && is_over && !self.has_all(item) {
-                unsent.push(item.record.index());
-            } else if item.is_open {
+        for item in self.items.iter().filter(|item| item.is_open) {
+            if self.has_all(item) {
                 item.record.delivered();
                 self.settle(item);
+            } else {
+                unsent.push(item.record.index());
             }
         }
         self.ending.unsent(unsent);
         self.ending.into_outcome(self.batch)
     }
 
-    /// Logs or spans.
-    async fn send_records(&mut self, signal: Signal) {
-        for request in self.pack(signal) {
-            let records = request.records;
-            if self.ending.is_over() {
-                self.close(&records);
-                self.ending.unsent(records);
-                continue;
-            }
-            match self.exporter.transport.send(signal, request.body, self.time()).await {
-                Ok(taken) => self.taken(signal, &records, &taken),
-                Err(error) => {
-                    self.close(&records);
-                    self.ending.failed(self.batch, records, error);
-                }
-            }
-        }
-    }
-
     fn pack(&mut self, signal: Signal) -> Vec<Packed> {
         let exporter = self.exporter;
+        if !exporter.switches.is_on(signal) {
+            return Vec::new();
+        }
         let mut requests = Requests::new(&exporter.origin, exporter.max_request_bytes);
         let (mut memory, observed) = (Memory::default(), now());
         for item in self.items.iter_mut().filter(|item| item.is_open && item.parts & part(signal) == 0) {
+            if signal == Signal::Traces && exporter.skips_unsampled && item.facts.is_unsampled() {
+                item.parts |= part(signal);
+                continue;
+            }
             let resource = self.resources.get(item.resource);
             let added = match signal {
                 Signal::Logs => memory.add_log(exporter, &mut requests, resource, item, observed),
@@ -138,72 +150,112 @@ impl<'a> Export<'a> {
         requests.finish()
     }
 
+    /// Counts the records that the metrics lack. That is noted at once, since the call may be given up.
+    fn count(&mut self) {
+        let (exporter, resources) = (self.exporter, &self.resources);
+        if !exporter.switches.is_on(Signal::Metrics) {
+            return;
+        }
+        let is_new = |item: &&Item<'_>| item.is_open && item.parts & COUNTED == 0;
+        let new = self.items.iter().filter(is_new);
+        exporter.tally.add(new.map(|item| (resources.get(item.resource), &item.facts)));
+        for item in self.items.iter_mut().filter(|item| item.is_open && item.parts & COUNTED == 0) {
+            item.parts |= COUNTED;
+            exporter.progress.note(&item.facts.id, COUNTED);
+        }
+    }
+
+    /// Sends the requests of one signal, one after the other.
+    async fn deliver(&self, signal: Signal, requests: Vec<Packed>) -> Delivery {
+        let mut delivery = Delivery { signal, taken: Vec::new(), refused: Vec::new() };
+        for Packed { body, records } in requests {
+            match self.exporter.transport.send(signal, body, self.time()).await {
+                Ok(taken) => {
+                    if !taken.is_none_of(records.len()) {
+                        self.of(&records).for_each(|item| {
+                            self.exporter.progress.note(&item.facts.id, part(signal));
+                        });
+                    }
+                    delivery.taken.push((records, taken));
+                }
+                Err(refused) => {
+                    let goes_on = is_judged(&refused);
+                    delivery.refused.push((records, refused));
+                    if !goes_on {
+                        break;
+                    }
+                }
+            }
+        }
+        delivery
+    }
+
+    /// Whether there was anything to send.
+    async fn send_metrics(&self) -> Result<bool, Refused> {
+        if !self.exporter.switches.is_on(Signal::Metrics) {
+            return Ok(false);
+        }
+        self.exporter.tally.send(self.exporter, || self.time()).await.map(|()| true)
+    }
+
+    fn knows(&self, signal: Signal) {
+        self.exporter.switches.knows(signal);
+    }
+
+    fn settle_delivery(&mut self, delivery: Delivery) {
+        let Delivery { signal, taken, refused } = delivery;
+        for (records, taken) in taken {
+            self.taken(signal, &records, &taken);
+        }
+        for (records, refused) in refused {
+            if refused.is_absent && self.exporter.is_off(signal, &refused.error) {
+                continue;
+            }
+            let open = self.close(&records);
+            self.ending.failed(self.batch, open, refused.error);
+        }
+    }
+
     fn taken(&mut self, signal: Signal, records: &[usize], taken: &Taken) {
-        if taken.rejected > 0 && taken.rejected >= records.len() as u64 {
+        if taken.is_none_of(records.len()) {
             let target = self.exporter.transport.target(signal);
-            let reason = format!("{target} took none of {} records: {}", records.len(), taken.message);
-            self.of(records).for_each(|item| {
-                item.record.reject(&reason);
-                self.settle(item);
-            });
-            return self.close(records);
+            let said =
+                if taken.message.is_empty() { String::new() } else { format!(": \"{}\"", taken.message) };
+            let reason = format!("{target} took none of {} records{said}", records.len());
+            for index in self.close(records) {
+                let item = self.items.iter().find(|item| item.record.index() == index);
+                item.into_iter().for_each(|item| {
+                    item.record.reject(&reason);
+                    self.settle(item);
+                });
+            }
+            return;
         }
         if *taken != Taken::default() {
             self.exporter.partly_taken(signal, taken.rejected, &taken.message);
         }
-        let is_last = self.exporter.signals.last() == Some(&signal);
-        for item in self.items.iter_mut().filter(|item| records.binary_search(&item.record.index()).is_ok()) {
-            item.parts |= part(signal);
-            // Noted now: the call may be given up at any later await.
-            if !is_last {
-                self.exporter.progress.note(&item.facts.id, item.parts);
-            }
-        }
+        let among = |item: &&mut Item<'_>| records.binary_search(&item.record.index()).is_ok();
+        self.items.iter_mut().filter(among).for_each(|item| item.parts |= part(signal));
     }
 
-    async fn send_metrics(&mut self) {
+    /// Records that a log or a span carries do not wait for the metrics.
+    fn metrics_refused(&mut self, refused: Refused) {
         let exporter = self.exporter;
-        let lacks = |item: &&mut Item<'_>| item.is_open && item.parts & part(Signal::Metrics) == 0;
-        let waiting: Vec<usize> =
-            self.items.iter_mut().filter(lacks).map(|item| item.record.index()).collect();
-        if waiting.is_empty() {
+        if refused.is_absent && exporter.is_off(Signal::Metrics, &refused.error) {
             return;
         }
-        let Ok(mut metrics) = tokio::time::timeout(self.time(), exporter.metrics.lock()).await else {
-            let error = ExportError::retry("the metrics of an earlier batch are still on their way");
-            return self.metrics_failed(waiting, error);
-        };
-        metrics.begin();
-        for item in self.items.iter_mut().filter(lacks).filter(|item| item.parts & COUNTED == 0) {
-            metrics.add(self.resources.get(item.resource), &item.facts);
-            if metrics.remembers() {
-                item.parts |= COUNTED;
-                exporter.progress.note(&item.facts.id, item.parts);
-            }
+        if CARRIERS.iter().any(|signal| exporter.switches.is_on(*signal)) {
+            exporter.metrics_failed(&refused.error);
+            return;
         }
-        exporter.series.store(metrics.len() as u64, Ordering::Relaxed);
-        exporter.overflowed.store(metrics.overflowed(), Ordering::Relaxed);
-        let time = now();
-        for request in metrics.requests(&exporter.origin, time, exporter.max_request_bytes) {
-            match exporter.transport.send(Signal::Metrics, request.body, self.time()).await {
-                Ok(taken) if taken == Taken::default() => {}
-                Ok(taken) => exporter.partly_taken(Signal::Metrics, taken.rejected, &taken.message),
-                Err(error) => return self.metrics_failed(waiting, error),
-            }
-        }
-        metrics.delivered(time);
-        let places = |item: &&mut Item<'_>| waiting.binary_search(&item.record.index()).is_ok();
-        self.items.iter_mut().filter(places).for_each(|item| item.parts |= part(Signal::Metrics));
-    }
-
-    /// A point belongs to many records: there is none without whose bodies it would be smaller.
-    fn metrics_failed(&mut self, records: Vec<usize>, error: ExportError) {
-        self.close(&records);
-        let error = match error.kind() {
-            ErrorKind::TooLarge => ExportError::reject(error.to_string()),
-            _ => error,
+        let all: Vec<usize> = self.items.iter().map(|item| item.record.index()).collect();
+        let open = self.close(&all);
+        let error = match refused.error.kind() {
+            // There is no record without whose bodies a point would be smaller.
+            ErrorKind::TooLarge => ExportError::reject(refused.error.to_string()),
+            _ => refused.error,
         };
-        self.ending.failed(self.batch, records, error);
+        self.ending.failed(self.batch, open, error);
     }
 
     /// Time that is left for a request: the call is to end by itself, with verdicts.
@@ -215,19 +267,39 @@ impl<'a> Export<'a> {
         self.items.iter().filter(|item| records.binary_search(&item.record.index()).is_ok())
     }
 
-    fn close(&mut self, records: &[usize]) {
-        let among = |item: &&mut Item<'_>| records.binary_search(&item.record.index()).is_ok();
-        self.items.iter_mut().filter(among).for_each(|item| item.is_open = false);
+    /// Seals the fate of those records for this call. Returns those whose fate was open.
+    fn close(&mut self, records: &[usize]) -> Vec<usize> {
+        let among =
+            |item: &&mut Item<'_>| item.is_open && records.binary_search(&item.record.index()).is_ok();
+        let closed = self.items.iter_mut().filter(among).map(|item| {
+            item.is_open = false;
+            item.record.index()
+        });
+        closed.collect()
     }
 
     fn has_all(&self, item: &Item<'_>) -> bool {
-        self.exporter.signals.iter().all(|signal| item.parts & part(*signal) != 0)
+        let lacks =
+            |signal: &Signal| item.parts & part(*signal) == 0 && self.exporter.switches.is_on(*signal);
+        !CARRIERS.iter().any(lacks)
     }
 
     /// A record that is done needs no memory.
     fn settle(&self, item: &Item<'_>) {
         self.exporter.progress.settle(&item.facts.id);
     }
+}
+
+impl Delivery {
+    /// Whether the receiver knows the signal: it took a request, or judged its content.
+    fn is_known(&self) -> bool {
+        !self.taken.is_empty() || self.refused.iter().any(|(_, refused)| is_judged(refused))
+    }
+}
+
+/// Whether the receiver has judged the content of a request, so that the next one may fare better.
+fn is_judged(refused: &Refused) -> bool {
+    matches!(refused.error.kind(), ErrorKind::Reject | ErrorKind::TooLarge)
 }
 
 /// Buffers that are used again for each record.
@@ -261,7 +333,8 @@ impl Memory {
                 }
             };
             self.piece.clear();
-            encode::log(&mut self.piece, &mut self.scratch, &item.facts, observed, body);
+            let names = exporter.origin.names();
+            encode::log(&mut self.piece, &mut self.scratch, names, &item.facts, observed, body);
             if requests.add(resource, item.record.index(), &self.piece) {
                 if !is_whole {
                     exporter.counters.body_shed();
@@ -280,12 +353,12 @@ impl Memory {
         item: &Item<'_>,
     ) -> Result<(), String> {
         let record = item.record;
-        let conversation = exporter
-            .captures_content
-            .then(|| Conversation::read(record.request_json(), record.response_json()));
+        let conversation = exporter.captures_content.then(|| {
+            Conversation::read(item.facts.operation.work, record.request_json(), record.response_json())
+        });
         for conversation in [conversation.as_ref(), None] {
             self.piece.clear();
-            encode::span(&mut self.piece, &item.facts, conversation);
+            encode::span(&mut self.piece, exporter.origin.names(), &item.facts, conversation);
             if requests.add(resource, record.index(), &self.piece) {
                 return Ok(());
             }

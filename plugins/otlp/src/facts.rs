@@ -4,7 +4,13 @@ use std::{borrow::Cow, time::SystemTime};
 
 use plugin_api::{Field, Fields, Record};
 
-use crate::names;
+use crate::{
+    json,
+    names::{
+        self,
+        operation::{Operation, operation},
+    },
+};
 
 /// A record, read.
 #[derive(Debug)]
@@ -21,10 +27,37 @@ pub struct Facts<'a> {
     pub trace_id: [u8; 16],
     /// The gateway's span: the record's, else one made from its id.
     pub span_id: [u8; 8],
-    /// `gen_ai.operation.name`
-    pub operation: &'static str,
+    /// The caller's span, whose child the gateway's is.
+    pub parent_span_id: Option<[u8; 8]>,
+    /// W3C trace flags.
+    pub trace_flags: Option<u8>,
+    /// What it does.
+    pub operation: Operation,
     /// `error.type`, of a request that failed.
     pub error: Option<Cow<'a, str>>,
+    /// Parameters of the request, as the JSON they are.
+    pub parameters: Members<'a>,
+    /// The same of the answer.
+    pub answer: Members<'a>,
+}
+
+/// Some members of a body.
+#[derive(Debug, Default)]
+pub struct Members<'a>(Vec<(&'static str, &'a str)>);
+
+impl<'a> Members<'a> {
+    /// Those of these names.
+    fn of(body: &'a [u8], names: &'static [&'static str]) -> Self {
+        let text = str::from_utf8(body).unwrap_or_default();
+        let named = |name: &str| names.iter().find(|known| **known == name).copied();
+        Self(json::members(text).filter_map(|(name, raw)| Some((named(&name)?, raw))).collect())
+    }
+
+    /// The JSON of one. Where it is there twice, the last one counts.
+    #[must_use]
+    pub fn raw(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().rfind(|(known, _)| *known == name).map(|(_, raw)| *raw)
+    }
 }
 
 impl<'a> Facts<'a> {
@@ -34,7 +67,21 @@ impl<'a> Facts<'a> {
     /// Why it is none.
     pub fn read(record: &Record<'a>) -> Result<Self, String> {
         let fields = record.fields().map_err(|error| format!("this is no record: {error}"))?;
-        Self::of(fields)
+        Self::of(fields).map(|facts| facts.with_bodies(record.request_json(), record.response_json()))
+    }
+
+    /// What is read from the bodies too.
+    #[must_use]
+    pub fn with_bodies(mut self, request: &'a [u8], response: &'a [u8]) -> Self {
+        self.parameters = Members::of(request, names::PARAMETER_MEMBERS);
+        self.answer = Members::of(response, names::ANSWER_MEMBERS);
+        self
+    }
+
+    /// Whether the caller's trace is not sampled.
+    #[must_use]
+    pub fn is_unsampled(&self) -> bool {
+        self.trace_flags.is_some_and(|flags| flags & 1 == 0)
     }
 
     /// The same of fields.
@@ -53,10 +100,27 @@ impl<'a> Facts<'a> {
         let trace_id = fields.text(Field::TraceId).and_then(|hex| from_hex(&hex)).unwrap_or(made);
         let span_id = fields.text(Field::SpanId).and_then(|hex| from_hex(&hex));
         let span_id = span_id.unwrap_or_else(|| low.try_into().unwrap_or([1; 8]));
-        let operation = names::operation(&fields.text(Field::Path).unwrap_or_default());
+        let text = |field| fields.text(field).unwrap_or_default();
+        let operation = operation(&text(Field::Method), &text(Field::Path));
         let error = (fields.text(Field::Status).as_deref() == Some("error")).then(|| error_type(&fields));
         let end = start.saturating_add(milliseconds(duration));
-        Ok(Self { fields, id, start, end, trace_id, span_id, operation, error })
+        let parent_span_id = fields.text(Field::ParentSpanId).and_then(|hex| from_hex(&hex));
+        let trace_flags = fields.whole(Field::TraceFlags).and_then(|flags| u8::try_from(flags).ok());
+        let (parameters, answer) = Default::default();
+        Ok(Self {
+            fields,
+            id,
+            start,
+            end,
+            trace_id,
+            span_id,
+            parent_span_id,
+            trace_flags,
+            operation,
+            error,
+            parameters,
+            answer,
+        })
     }
 }
 
@@ -127,7 +191,7 @@ mod tests {
             assert_eq!(facts.end - facts.start, 6_250_250_000);
             assert_eq!(u128::from_be_bytes(facts.trace_id), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
             assert_eq!(u64::from_be_bytes(facts.span_id), 0x00f0_67aa_0ba9_02b7);
-            assert_eq!((facts.operation, facts.error), ("chat", None));
+            assert_eq!((facts.operation.name, facts.error), ("chat", None));
         })
         .unwrap();
     }

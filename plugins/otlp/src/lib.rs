@@ -3,19 +3,24 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | the settings |
-//! | [`names`] | the name table, with its convention's version |
+//! | [`profiles`] | backends that want something of their own |
+//! | [`names`] | the name table, a file for each version of the conventions |
+//! | [`json`] | bodies, read with indulgence |
 //! | [`facts`] | what is read from a record |
 //! | [`encode`], [`conversation`] | a record as a log record and as a span |
 //! | [`metrics`] | series and their data points |
+//! | [`tally`] | the metrics on their way |
 //! | [`request`] | records into requests of bounded size |
 //! | [`wire`] | the protobuf wire format |
 //! | [`answer`] | what a receiver's answer means for the records |
+//! | [`otlp_json`] | the same requests as JSON |
 //! | [`transport`] | HTTP and gRPC |
+//! | [`switches`] | which signals the receiver takes |
 //! | [`export`] | one call: which records lack which signals, and what becomes of them |
 //! | [`counters`] | what the gateway's books cannot show |
 //!
 //! Invariants: no request is larger than `max_request_size`; a signal of a record that was taken is not sent again
-//! when another one failed; a record is counted in the metrics after its log and its span were taken, and once.
+//! when another one failed; a record is counted in the metrics once, and never waits for them.
 
 #![forbid(unsafe_code)]
 
@@ -26,50 +31,53 @@ pub mod counters;
 pub mod encode;
 pub mod export;
 pub mod facts;
+pub mod json;
 pub mod metrics;
 pub mod names;
+pub mod otlp_json;
+pub mod profiles;
 pub mod request;
+pub mod switches;
+pub mod tally;
 pub mod transport;
 pub mod wire;
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{self, Write},
-    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
 
 use exporter_kit::{progress::Progress, pulse::Pulse};
 use plugin_api::{Batch, Descriptor, ExportError, Health, Host, InitError, TelemetryExporter, export_plugin};
-use tokio::sync::Mutex;
 use tracing::warn;
 
 use crate::{
-    config::{Config, LogBody, Signal},
+    config::{Config, LogBody, Signal, Unsampled},
     counters::{Counters, Seldom},
     export::Export,
     metrics::Metrics,
     request::Origin,
+    switches::{Absent, Switches},
+    tally::Tally,
     transport::Transport,
 };
 
 /// The exporter.
 #[derive(Debug)]
 pub struct Otlp {
-    signals: Vec<Signal>,
+    switches: Switches,
     max_request_bytes: usize,
     body: LogBody,
     captures_content: bool,
+    skips_unsampled: bool,
     origin: Origin,
     transport: Transport,
-    /// Held while metrics are sent: cumulative points arrive in order.
-    metrics: Mutex<Metrics>,
-    /// Copies for a scrape, which cannot wait.
-    series: AtomicU64,
-    overflowed: AtomicU64,
+    tally: Tally,
     progress: Progress,
     counters: Counters,
     warnings: Seldom,
+    metrics_warnings: Seldom,
     pulse: Pulse,
 }
 
@@ -77,6 +85,8 @@ pub struct Otlp {
 const PROGRESS: usize = 65_536;
 /// Longest wait for the first sign of life.
 const PROBE: Duration = Duration::from_secs(2);
+/// Longest wait for the metrics at the end.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 impl TelemetryExporter for Otlp {
     type Config = Config;
@@ -88,25 +98,31 @@ impl TelemetryExporter for Otlp {
         .concurrent();
 
     async fn init(config: Config, host: Host) -> Result<Self, InitError> {
-        let mut signals = config.signals.clone();
-        signals.sort_unstable();
-        signals.dedup();
+        let signals = config.signals();
         if signals.is_empty() {
             return Err(InitError::invalid_config("signals: name at least one of logs, traces and metrics"));
         }
+        if let Some(profile) = config.profile() {
+            profile.check(&config)?;
+        }
         let exporter = Self {
-            signals,
+            switches: Switches::new(signals),
             max_request_bytes: config.max_request_size.as_usize(),
             body: config.body,
             captures_content: config.capture_content,
+            skips_unsampled: config.unsampled == Unsampled::Skip,
             origin: origin(&config, &host)?,
             transport: Transport::new(&host, &config)?,
-            metrics: Mutex::new(Metrics::new(config.temporality, config.max_series, now())),
-            series: AtomicU64::new(0),
-            overflowed: AtomicU64::new(0),
+            tally: Tally::new(Metrics::new(
+                config.conventions(),
+                config.temporality,
+                config.max_series,
+                now(),
+            )),
             progress: Progress::new(PROGRESS),
             counters: Counters::default(),
             warnings: Seldom::default(),
+            metrics_warnings: Seldom::default(),
             pulse: Pulse::default(),
         };
         exporter.probe().await;
@@ -121,19 +137,66 @@ impl TelemetryExporter for Otlp {
         self.pulse.health()
     }
 
+    /// What metrics a failed request left behind.
+    async fn shutdown(&self) -> Result<(), ExportError> {
+        if !self.switches.is_on(Signal::Metrics) {
+            return Ok(());
+        }
+        self.tally.send(self, || GOODBYE).await.map_err(|refused| refused.error)
+    }
+
     fn scrape(&self, out: &mut dyn Write) -> io::Result<()> {
-        let series = usize::try_from(self.series.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
-        self.counters.write(out, series, self.overflowed.load(Ordering::Relaxed))
+        let (series, overflowed) = self.tally.size();
+        self.counters.write(out, series, overflowed)
     }
 }
 
 impl Otlp {
-    /// An empty request, which a receiver takes: whether it is there, and likes the headers.
+    /// Empty requests, which a receiver takes: whether it is there, likes the headers, and knows the signals.
     async fn probe(&self) {
-        let Some(signal) = self.signals.first().copied() else { return };
-        let outcome = self.transport.send(signal, Vec::new(), PROBE).await.map(|_| ());
+        let send = async |signal| {
+            let is_on = self.switches.is_on(signal);
+            let sent = async || self.transport.send(signal, Vec::new(), PROBE).await.map(|_| ());
+            (signal, if is_on { Some(sent().await) } else { None })
+        };
+        let (logs, traces, metrics) =
+            tokio::join!(send(Signal::Logs), send(Signal::Traces), send(Signal::Metrics));
+        let answers = [logs, traces, metrics].into_iter().filter_map(|(signal, sent)| Some((signal, sent?)));
+        let (known, refused): (Vec<_>, Vec<_>) = answers.partition(|(_, sent)| sent.is_ok());
+        known.iter().for_each(|(signal, _)| self.switches.knows(*signal));
+        let mut outcome = Ok(());
+        for (signal, sent) in refused {
+            if let Err(refused) = sent
+                && !(refused.is_absent && self.is_off(signal, &refused.error))
+            {
+                outcome = Err(refused.error);
+            }
+        }
         if let Err(error) = self.pulse.note(outcome) {
             warn!(%error, "the receiver does not answer as it should; records wait and are tried again");
+        }
+    }
+
+    /// Whether a signal that has no address at the receiver is off from now on. That is said once.
+    fn is_off(&self, signal: Signal, error: &ExportError) -> bool {
+        let absent = self.switches.absent(signal);
+        if absent == Absent::SwitchedOff {
+            let on: Vec<String> = self.switches.on().map(|on| format!("\"{}\"", on.name())).collect();
+            let (signal, on) = (signal.name(), on.join(", "));
+            warn!(
+                %error,
+                "the receiver takes no {signal}: they are switched off until the gateway starts again; \
+                 signals = [{on}] makes this silent"
+            );
+        }
+        absent != Absent::Wait
+    }
+
+    /// Takes note of metrics that failed while logs or spans carry the records.
+    fn metrics_failed(&self, error: &ExportError) {
+        self.counters.metrics_failed();
+        if self.metrics_warnings.is_due() {
+            warn!(%error, "metrics were not taken; otlp_exporter_metrics_failed_total counts on");
         }
     }
 
@@ -166,7 +229,7 @@ fn origin(config: &Config, host: &Host) -> Result<Origin, InitError> {
             "resource_attributes: they are larger than an eighth of max_request_size",
         ));
     }
-    Ok(Origin::new(host.gateway_version(), &attributes))
+    Ok(Origin::new(config.names(), host.gateway_version(), &attributes))
 }
 
 /// A UUID of version 4. The standard library's hash keys are random, which is all that an instance's name needs.

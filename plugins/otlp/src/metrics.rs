@@ -1,8 +1,7 @@
 //! Metrics: series, what a record adds to them, and their data points.
 //!
-//! Cumulative series live as long as the exporter; a record is added once, however often its request fails, and a
-//! failed request is made good by the next one. Delta series live for one request; a record of a request that failed
-//! is added to the next one.
+//! Cumulative series live as long as the exporter, delta series until a request with them was taken. What a failed request
+//! had is in the next one.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -13,7 +12,8 @@ use crate::{
     config::Temporality,
     encode,
     facts::Facts,
-    names::{self, Attribute, Metric, Source, Values},
+    json,
+    names::{self, Attribute, Conventions, Extra, Metric, Of, Source, Values, operation::Work},
     request::{Origin, Requests},
     wire::{self, Value},
 };
@@ -28,6 +28,7 @@ const SHARE_OF_MODELS: usize = 10;
 /// All series.
 #[derive(Debug)]
 pub struct Metrics {
+    conventions: &'static Conventions,
     temporality: Temporality,
     max_series: usize,
     /// Since when they count, in nanoseconds since 1970.
@@ -40,8 +41,18 @@ pub struct Metrics {
     scratch: Vec<u8>,
 }
 
+/// What [`Metrics::take`] took.
+#[derive(Debug)]
+pub enum Sent {
+    /// Of cumulative series: which of them.
+    Keys(Vec<Vec<u8>>),
+    /// Deltas, and since when they count.
+    Deltas(HashMap<Vec<u8>, Series>, u64),
+}
+
+/// The values of a series.
 #[derive(Debug, Clone)]
-struct Series {
+pub struct Series {
     /// One more than there are bounds; none for a sum.
     buckets: Box<[u64]>,
     count: u64,
@@ -55,8 +66,14 @@ struct Series {
 impl Metrics {
     /// No series. `start` is the time from which they count.
     #[must_use]
-    pub fn new(temporality: Temporality, max_series: usize, start: u64) -> Self {
+    pub fn new(
+        conventions: &'static Conventions,
+        temporality: Temporality,
+        max_series: usize,
+        start: u64,
+    ) -> Self {
         Self {
+            conventions,
             temporality,
             max_series,
             start,
@@ -68,47 +85,58 @@ impl Metrics {
         }
     }
 
-    /// Whether a record that was added stays so when its request fails.
-    #[must_use]
-    pub fn remembers(&self) -> bool {
-        self.temporality == Temporality::Cumulative
-    }
-
-    /// Begins a request: deltas begin at zero.
-    pub fn begin(&mut self) {
-        if !self.remembers() {
-            self.series.clear();
-        }
-    }
-
     /// Adds a record.
     pub fn add(&mut self, resource: &[u8], facts: &Facts<'_>) {
         let resource = self.resource(resource);
-        for (place, metric) in names::METRICS.iter().enumerate() {
-            let value = |value: Option<f64>| value.filter(|value| value.is_finite() && *value >= 0.0);
-            let time = |field| value(encode::seconds(facts, field));
-            let mut put = |value: Option<f64>, kind: Option<&str>| {
-                value
-                    .into_iter()
-                    .for_each(|value| self.observe((resource, place), metric, facts, value, kind));
-            };
-            match metric.values {
-                Values::Duration(field) => put(time(field), None),
-                Values::OfStream(field) if encode::is_stream(facts) => put(time(field), None),
-                Values::OfSuccess(field) if facts.error.is_none() => put(time(field), None),
-                Values::OfStream(_) | Values::OfSuccess(_) => {}
-                Values::Tokens => {
-                    put(value(facts.fields.number(Field::InputTokens)), Some("input"));
-                    put(value(facts.fields.number(Field::OutputTokens)), Some("output"));
-                }
-                Values::Cost => put(value(facts.fields.number(Field::Cost)), None),
+        for (place, metric) in self.conventions.metrics.iter().enumerate() {
+            if is_of(metric.of, facts) {
+                values(metric.values, facts, |value| self.observe((resource, place), metric, facts, value));
             }
         }
     }
 
-    /// The data points of all series that changed, in requests of at most `max_bytes`.
+    /// The data points of all series that changed, in requests of at most `max_bytes`, and what has to be
+    /// [given back](Self::give_back) when they are not taken.
     #[must_use]
-    pub fn requests(&self, origin: &Origin, now: u64, max_bytes: usize) -> Vec<Packed> {
+    pub fn take(&mut self, origin: &Origin, now: u64, max_bytes: usize) -> (Vec<Packed>, Sent) {
+        let requests = self.requests(origin, now, max_bytes);
+        let sent = match self.temporality {
+            Temporality::Cumulative => {
+                let changed = self.series.iter_mut().filter(|(_, series)| series.is_changed);
+                let settled = changed.map(|(key, series)| {
+                    series.is_changed = false;
+                    key.clone()
+                });
+                Sent::Keys(settled.collect())
+            }
+            Temporality::Delta => {
+                let start = std::mem::replace(&mut self.start, now);
+                Sent::Deltas(std::mem::take(&mut self.series), start)
+            }
+        };
+        (requests, sent)
+    }
+
+    /// What was sent was not taken: it is sent again with what came since.
+    pub fn give_back(&mut self, sent: Sent) {
+        match sent {
+            Sent::Keys(keys) => {
+                let series = &mut self.series;
+                keys.iter().filter_map(|key| series.get_mut(key).map(|s| s.is_changed = true)).for_each(drop);
+            }
+            Sent::Deltas(deltas, start) => {
+                self.start = start;
+                for (key, delta) in deltas {
+                    match self.series.entry(key) {
+                        Entry::Occupied(mut known) => known.get_mut().merge(&delta),
+                        Entry::Vacant(vacant) => drop(vacant.insert(delta)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn requests(&self, origin: &Origin, now: u64, max_bytes: usize) -> Vec<Packed> {
         let mut changed: Vec<_> = self.series.iter().filter(|(_, series)| series.is_changed).collect();
         changed.sort_unstable_by_key(|(key, _)| *key);
         let mut requests = Requests::new(origin, max_bytes);
@@ -118,26 +146,18 @@ impl Metrics {
         let mut at = None;
         for (key, series) in changed {
             let (resource, place) = (usize::from(key[0]), usize::from(key[1]));
-            if let Some(before) = at.filter(|at| *at != (resource, place) || points.len() > largest_part) {
+            let name = |place: usize| self.conventions.metrics[place].name;
+            let is_another = |at: &(usize, usize)| at.0 != resource || name(at.1) != name(place);
+            if let Some(before) = at.filter(|at| is_another(at) || points.len() > largest_part) {
                 self.flush(&mut requests, before, &mut points, &mut piece);
             }
             at = Some((resource, place));
-            series.write(&mut points, &names::METRICS[place], &key[2..], (self.start, now));
+            series.write(&mut points, &self.conventions.metrics[place], &key[2..], (self.start, now));
         }
         if let Some(last) = at {
             self.flush(&mut requests, last, &mut points, &mut piece);
         }
         requests.finish()
-    }
-
-    /// The receiver has what was sent at this time.
-    pub fn delivered(&mut self, now: u64) {
-        if self.remembers() {
-            self.series.values_mut().for_each(|series| series.is_changed = false);
-        } else {
-            self.series.clear();
-            self.start = now;
-        }
     }
 
     /// Number of series.
@@ -167,7 +187,7 @@ impl Metrics {
     ) {
         let (resource, place) = at;
         piece.clear();
-        write_metric(piece, &names::METRICS[place], self.temporality, points);
+        write_metric(piece, &self.conventions.metrics[place], self.temporality, points);
         points.clear();
         // A point is bounded and far below a request's smallest limit; `init` sees to the resource.
         let _ = requests.add(&self.resources[resource], 0, piece);
@@ -183,14 +203,7 @@ impl Metrics {
         u8::try_from(place).unwrap_or_default()
     }
 
-    fn observe(
-        &mut self,
-        (resource, place): (u8, usize),
-        metric: &Metric,
-        facts: &Facts<'_>,
-        value: f64,
-        token_type: Option<&str>,
-    ) {
+    fn observe(&mut self, (resource, place): (u8, usize), metric: &Metric, facts: &Facts<'_>, value: f64) {
         let key = &mut self.scratch;
         key.clear();
         key.extend_from_slice(&[resource, u8::try_from(place).unwrap_or_default()]);
@@ -198,11 +211,10 @@ impl Metrics {
         for attribute in names::METRIC_ATTRIBUTES {
             write_label(key, number, attribute, facts, &self.models);
         }
-        if matches!(metric.values, Values::Duration(_)) {
-            write_label(key, number, &names::ERROR_TYPE, facts, &self.models);
-        }
-        if let Some(kind) = token_type {
-            wire::attribute(key, number, names::TOKEN_TYPE, Value::Text(kind));
+        match metric.extra {
+            Extra::None => {}
+            Extra::Error => write_label(key, number, &names::ERROR_TYPE, facts, &self.models),
+            Extra::Text(name, text) => wire::attribute(key, number, name, Value::Text(text)),
         }
         if !self.series.contains_key(key.as_slice()) && self.series.len() >= self.max_series {
             self.overflowed += 1;
@@ -217,6 +229,54 @@ impl Metrics {
             Entry::Vacant(vacant) => vacant.insert(Series::new(metric.bounds)).add(metric.bounds, value),
         }
     }
+}
+
+fn is_of(of: Of, facts: &Facts<'_>) -> bool {
+    let is_inference = matches!(facts.operation.work, Work::Inference | Work::Unknown);
+    match of {
+        Of::All => true,
+        Of::Usage => facts.operation.work != Work::None,
+        Of::Inference => is_inference,
+        Of::Embeddings => facts.operation.work == Work::Embeddings,
+        Of::Other => facts.operation.work == Work::None,
+        Of::Stream => is_inference && encode::is_stream(facts),
+        Of::Success => is_inference && facts.error.is_none(),
+    }
+}
+
+/// What a record adds to a metric. A value that is no time and no count is left out.
+fn values(values: Values, facts: &Facts<'_>, put: impl FnMut(f64)) {
+    let fields = &facts.fields;
+    let one = match values {
+        Values::Number(field) | Values::Whole(field) => fields.number(field),
+        Values::Rest(total, apart) => {
+            let apart: f64 = apart.iter().filter_map(|field| fields.number(*field)).sum();
+            fields.number(total).map(|total| total - apart)
+        }
+        Values::Seconds(field) => encode::seconds(facts, field),
+        Values::PerToken => per_token(facts),
+        Values::ChunkGaps => return chunk_gaps(facts).into_iter().filter(is_sound).for_each(put),
+    };
+    one.filter(is_sound).into_iter().for_each(put);
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "a filter's")]
+fn is_sound(value: &f64) -> bool {
+    value.is_finite() && *value >= 0.0
+}
+
+/// Seconds from the first content token to the end, for each of the other tokens.
+fn per_token(facts: &Facts<'_>) -> Option<f64> {
+    let first = encode::seconds(facts, Field::Ttft)?;
+    let others = facts.fields.number(Field::OutputTokens)? - 1.0;
+    (others >= 1.0).then_some((encode::seconds(facts, Field::TotalLatency)? - first) / others)
+}
+
+fn chunk_gaps(facts: &Facts<'_>) -> Vec<f64> {
+    let times = facts.answer.raw(names::CHUNK_TIMES).map(json::value).unwrap_or_default();
+    let times: Vec<f64> =
+        times.as_array().into_iter().flatten().filter_map(serde_json::Value::as_f64).collect();
+    times.windows(2).map(|pair| (pair[1] - pair[0]) / 1000.0).collect()
 }
 
 /// Writes an attribute of a metric, with a value that is bounded in length, and in number where a client chooses it.
@@ -240,7 +300,7 @@ fn write_label(
             }
         }
         Source::ErrorType => facts.error.iter().for_each(|error| put(cut(error))),
-        _ => encode::attributes(key, number, std::slice::from_ref(attribute), facts),
+        _ => encode::attribute(key, number, attribute, facts),
     }
 }
 
@@ -298,6 +358,15 @@ impl Series {
         self.sum += value;
         self.min = self.min.min(value);
         self.max = self.max.max(value);
+        self.is_changed = true;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(bucket, more)| *bucket += more);
+        self.count += other.count;
+        self.sum += other.sum;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
         self.is_changed = true;
     }
 

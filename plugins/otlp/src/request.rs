@@ -8,13 +8,14 @@ use plugin_api::Field;
 
 use crate::{
     facts::Facts,
-    names,
+    names::{self, Names},
     wire::{self, Value},
 };
 
 /// What is the same in every request: the scope, and the resource but for what a record says of it.
 #[derive(Debug, Clone)]
 pub struct Origin {
+    names: Names,
     scope: Vec<u8>,
     /// Attributes of every resource, encoded.
     fixed: Vec<u8>,
@@ -25,7 +26,7 @@ pub struct Origin {
 impl Origin {
     /// The scope's version is the gateway's. `attributes` go before what a record says.
     #[must_use]
-    pub fn new(version: &str, attributes: &BTreeMap<String, String>) -> Self {
+    pub fn new(names: impl Into<Names>, version: &str, attributes: &BTreeMap<String, String>) -> Self {
         let mut scope = Vec::new();
         wire::message(&mut scope, 1, |scope| {
             wire::bytes(scope, 1, names::SCOPE.as_bytes());
@@ -35,7 +36,13 @@ impl Origin {
         for (name, value) in attributes {
             wire::attribute(&mut fixed, 1, name, Value::Text(value));
         }
-        Self { scope, fixed, settled: attributes.keys().cloned().collect() }
+        Self { names: names.into(), scope, fixed, settled: attributes.keys().cloned().collect() }
+    }
+
+    /// The names of what is sent.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        self.names
     }
 
     /// The resource of a record, encoded.
@@ -54,11 +61,12 @@ impl Origin {
     /// Bytes around the records of a request, or a few more.
     fn overhead(&self, resource: &[u8]) -> usize {
         const HEADS: usize = 64;
-        self.scope.len() + resource.len() + 2 * names::SCHEMA_URL.len() + HEADS
+        self.scope.len() + resource.len() + 2 * self.names.conventions.schema_url.len() + HEADS
     }
 
     fn request(&self, resource: &[u8], records: &[u8]) -> Vec<u8> {
-        let schema = wire::delimited_len(names::SCHEMA_URL.len());
+        let url = self.names.conventions.schema_url.as_bytes();
+        let schema = wire::delimited_len(url.len());
         let in_scope = self.scope.len() + records.len() + schema;
         let in_resource = wire::delimited_len(resource.len()) + wire::delimited_len(in_scope) + schema;
         let mut request = Vec::with_capacity(wire::delimited_len(in_resource));
@@ -67,8 +75,8 @@ impl Origin {
         wire::length_delimited(&mut request, 2, in_scope);
         request.extend_from_slice(&self.scope);
         request.extend_from_slice(records);
-        wire::bytes(&mut request, 3, names::SCHEMA_URL.as_bytes());
-        wire::bytes(&mut request, 3, names::SCHEMA_URL.as_bytes());
+        wire::bytes(&mut request, 3, url);
+        wire::bytes(&mut request, 3, url);
         request
     }
 }
@@ -155,7 +163,7 @@ mod tests {
         fn no_request_is_larger_than_its_limit_and_no_record_is_lost(
             sizes in vec((0_usize..3_000, 0_usize..3), 1..60), max_bytes in 600_usize..6_000,
         ) {
-            let origin = Origin::new("1.0.0", &BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+            let origin = Origin::new(names::DEVELOPMENT, "1.0.0", &BTreeMap::from([("a".to_owned(), "b".to_owned())]));
             let resources: Vec<Vec<u8>> = ["x", "yy", "zzz"].iter().map(|name| {
                 let mut resource = Vec::new();
                 wire::attribute(&mut resource, 1, "service.name", Value::Text(name));
@@ -178,7 +186,7 @@ mod tests {
                 let read = ExportLogsServiceRequest::decode(&*request.body).unwrap();
                 let scopes: Vec<_> = read.resource_logs.iter().flat_map(|logs| &logs.scope_logs).collect();
                 prop_assert_eq!(scopes.len(), 1);
-                prop_assert_eq!(&scopes[0].schema_url, names::SCHEMA_URL);
+                prop_assert_eq!(&scopes[0].schema_url, names::DEVELOPMENT.schema_url);
                 let found: Vec<usize> = scopes[0].log_records.iter().map(|log| log.severity_text.len()).collect();
                 let expected: Vec<usize> = request.records.iter().map(|index| sizes[*index].0).collect();
                 prop_assert_eq!(found, expected);

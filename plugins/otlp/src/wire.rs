@@ -13,6 +13,12 @@ pub fn fixed64(buffer: &mut Vec<u8>, number: u32, value: u64) {
     buffer.extend_from_slice(&value.to_le_bytes());
 }
 
+/// Writes field `number` as four bytes.
+pub fn fixed32(buffer: &mut Vec<u8>, number: u32, value: u32) {
+    key(buffer, number, 5);
+    buffer.extend_from_slice(&value.to_le_bytes());
+}
+
 /// Writes field `number` as a double.
 pub fn double(buffer: &mut Vec<u8>, number: u32, value: f64) {
     fixed64(buffer, number, value.to_bits());

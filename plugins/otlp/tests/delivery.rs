@@ -37,7 +37,7 @@ fn counted(receiver: &Receiver) -> u64 {
 #[test]
 fn all_signals_of_every_record_arrive_over_both_protocols() {
     for protocol in PROTOCOLS {
-        for compression in ["gzip", "none"] {
+        for compression in ["gzip", "zstd", "none"] {
             let receiver = Receiver::start();
             let settings = json!({ "headers": { "x-key": "k" }, "compression": compression });
             let otlp = plugin(&receiver, protocol, &settings);
@@ -95,7 +95,7 @@ fn what_is_taken_with_reservations_is_counted_and_never_sent_again() {
             "otlp_exporter_partial_success_rejected_total{signal=\"logs\"} 2\n",
             "otlp_exporter_partial_success_rejected_total{signal=\"traces\"} 0\n",
             "otlp_exporter_partial_success_rejected_total{signal=\"metrics\"} 1\n",
-            "otlp_exporter_metric_series 4\n",
+            "otlp_exporter_metric_series 5\n",
         ] {
             assert!(scrape.contains(line), "{line}{scrape}");
         }
@@ -109,20 +109,21 @@ fn a_request_of_which_nothing_was_taken_is_rejected_with_the_receivers_words() {
     receiver.fail_next(Signal::Logs, Fault::Partial(3, "index is\nread-only"));
     let outcome = otlp.export(samples(3));
     assert!(outcome.faults.is_empty(), "{outcome:?}");
-    let reason = format!("{}/v1/logs took none of 3 records: index is read-only", receiver.url());
+    let reason = format!("{}/v1/logs took none of 3 records: \"index is read-only\"", receiver.url());
     assert_eq!(outcome.verdicts, vec![Some(Verdict::Rejected(reason)); 3]);
-    assert_eq!(receiver.span_ids().len(), 0, "a record that was refused has no span and no metric");
-    assert_eq!(receiver.metrics().len(), 0);
+    assert_eq!((receiver.span_ids().len(), counted(&receiver)), (3, 3), "the other signals go on");
 }
 
-/// What becomes of one record whose log meets this fault.
-fn fate(protocol: &str, fault: Fault) -> Outcome {
+/// What becomes of records whose log meets this fault.
+fn fate(protocol: &str, fault: Fault, settings: &Value) -> Outcome {
     let receiver = Receiver::start();
-    let otlp = plugin(&receiver, protocol, &json!({ "headers": "authorization=Bearer%20hunter2" }));
+    let mut all = json!({ "headers": "authorization=Bearer%20hunter2" });
+    all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+    let otlp = plugin(&receiver, protocol, &all);
     receiver.fail_next(Signal::Logs, fault);
     let outcome = otlp.export(samples(2));
     assert!(outcome.faults.is_empty() && !format!("{outcome:?}").contains("hunter2"), "{outcome:?}");
-    assert_eq!(receiver.requests(Signal::Traces).len(), 0);
+    assert_eq!((receiver.span_ids().len(), counted(&receiver)), (2, 2), "the other signals go on");
     outcome
 }
 
@@ -145,15 +146,10 @@ fn an_http_failure_is_what_otlp_says_it_is() {
             None,
             "answered 400 Bad Request: bad span id",
         ),
-        (500, vec![], vec![], status::REJECT, None, "500"),
-        (
-            404,
-            vec![],
-            b"<html>".to_vec(),
-            status::REJECT,
-            None,
-            "404 Not Found: <html> (is the endpoint right?)",
-        ),
+        (500, vec![], vec![], status::RETRY, None, "500"),
+        (408, vec![], vec![], status::RETRY, None, "408"),
+        (302, vec![], b"<html>".to_vec(), status::RETRY, None, "302 Found: <html> (is the endpoint right?)"),
+        (400, vec![], b"http: request body too large".to_vec(), status::TOO_LARGE, None, "400"),
         (
             401,
             vec![],
@@ -165,7 +161,7 @@ fn an_http_failure_is_what_otlp_says_it_is() {
         (403, vec![], vec![], status::UNAUTHORIZED, None, "403"),
         (413, vec![], vec![], status::TOO_LARGE, None, "413"),
     ] {
-        let outcome = fate("http/protobuf", Fault::Http(status, headers, body));
+        let outcome = fate("http/protobuf", Fault::Http(status, headers, body), &json!({}));
         assert_eq!((outcome.status, outcome.retry_after), (expected, wait), "{status}: {outcome:?}");
         assert!(
             outcome.message.starts_with("POST http://127.0.0.1:") && outcome.message.contains(said),
@@ -180,15 +176,14 @@ fn a_grpc_failure_is_what_otlp_says_it_is() {
         (14, None, status::RETRY, None, "LogsService/Export answered UNAVAILABLE: no Bearer%20you"),
         (14, Some(rpc_status("", Some(3))), status::RETRY, Some(Duration::from_secs(3)), "UNAVAILABLE"),
         (4, None, status::RETRY, None, "DEADLINE_EXCEEDED"),
-        (8, None, status::REJECT, None, "RESOURCE_EXHAUSTED"),
+        (8, None, status::RETRY, None, "RESOURCE_EXHAUSTED"),
         (8, Some(rpc_status("", Some(3))), status::RETRY, Some(Duration::from_secs(3)), "RESOURCE_EXHAUSTED"),
         (3, None, status::REJECT, None, "INVALID_ARGUMENT"),
         (2, None, status::REJECT, None, "UNKNOWN"),
-        (12, None, status::REJECT, None, "UNIMPLEMENTED"),
         (16, None, status::UNAUTHORIZED, None, "(are the headers right?)"),
         (7, None, status::UNAUTHORIZED, None, "PERMISSION_DENIED"),
     ] {
-        let outcome = fate("grpc", Fault::Grpc(code, "no Bearer%2520you", details));
+        let outcome = fate("grpc", Fault::Grpc(code, "no Bearer%2520you", details), &json!({}));
         assert_eq!((outcome.status, outcome.retry_after), (expected, wait), "{code}: {outcome:?}");
         assert!(
             outcome.message.starts_with("gRPC http://127.0.0.1:") && outcome.message.contains(said),
@@ -196,17 +191,132 @@ fn a_grpc_failure_is_what_otlp_says_it_is() {
         );
     }
     for (code, expected) in
-        [(503, status::RETRY), (401, status::UNAUTHORIZED), (200, status::RETRY), (404, status::REJECT)]
+        [(503, status::RETRY), (401, status::UNAUTHORIZED), (200, status::RETRY), (400, status::REJECT)]
     {
-        let outcome = fate("grpc", Fault::Http(code, vec![], vec![]));
+        let outcome = fate("grpc", Fault::Http(code, vec![], vec![]), &json!({}));
         assert_eq!(outcome.status, expected, "a proxy's {code}: {outcome:?}");
     }
+    let words = "grpc: received message larger than max (5 vs. 4)";
+    assert_eq!(fate("grpc", Fault::Grpc(8, words, None), &json!({})).status, status::TOO_LARGE);
+}
+
+#[test]
+fn by_the_letter_a_bad_minute_is_for_good() {
+    let letter = json!({ "strict_status": true });
+    for status in [500, 408] {
+        let outcome = fate("http/protobuf", Fault::Http(status, vec![], vec![]), &letter);
+        assert_eq!(outcome.status, status::REJECT, "{outcome:?}");
+    }
+    assert_eq!(fate("grpc", Fault::Grpc(8, "busy", None), &letter).status, status::REJECT);
+    let asked = Fault::Grpc(8, "busy", Some(rpc_status("", Some(3))));
+    assert_eq!(fate("grpc", asked, &letter).status, status::RETRY);
+}
+
+/// A receiver that knows these signals alone.
+fn knowing(known: &[Signal]) -> Receiver {
+    let receiver = Receiver::start();
+    receiver.with(|state| state.known = Some(known.to_vec()));
+    receiver
+}
+
+#[test]
+fn a_signal_that_the_receiver_does_not_know_is_switched_off_and_the_others_go_on() {
+    for protocol in PROTOCOLS {
+        for (known, logs, spans) in [
+            (&[Signal::Traces][..], 0, 4),
+            (&[Signal::Logs, Signal::Traces], 4, 4),
+            (&[Signal::Logs, Signal::Metrics], 4, 0),
+            (&[Signal::Metrics], 0, 0),
+        ] {
+            let receiver = knowing(known);
+            let otlp = plugin(&receiver, protocol, &json!({}));
+            for _ in 0..2 {
+                assert!(otlp.export(samples(2)).is_all_delivered(), "{protocol} {known:?}");
+            }
+            assert_eq!((receiver.log_ids().len(), receiver.span_ids().len()), (logs, spans), "{known:?}");
+            otlp.health().unwrap();
+            for signal in Signal::ALL.into_iter().filter(|signal| !known.contains(signal)) {
+                assert_eq!(receiver.requests(signal).len(), 0, "{signal:?} is off since the start");
+            }
+            if known.contains(&Signal::Metrics) {
+                // The same records again: nothing of a record that is done is remembered.
+                assert_eq!(counted(&receiver), 4);
+            }
+            otlp.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_receiver_that_comes_later_is_asked_which_signals_it_knows() {
+    for protocol in PROTOCOLS {
+        let receiver = knowing(&[]);
+        let otlp = plugin(&receiver, protocol, &json!({}));
+        let batch = Records::of(samples(3));
+        let outcome = otlp.export_records(&batch);
+        assert_eq!((outcome.status, outcome.verdicts.clone()), (status::RETRY, vec![None; 3]), "{outcome:?}");
+        assert!(otlp.health().is_err(), "a wrong address: the records wait");
+        receiver.with(|state| state.known = Some(vec![Signal::Traces]));
+        assert!(otlp.export_again(&batch, 1).is_all_delivered(), "{protocol}");
+        assert_eq!(receiver.span_ids().len(), 3);
+    }
+}
+
+#[test]
+fn a_signal_that_was_taken_once_is_not_switched_off() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start();
+        let otlp = plugin(&receiver, protocol, &json!({}));
+        assert!(otlp.export(samples(1)).is_all_delivered());
+        receiver.with(|state| state.known = Some(vec![Signal::Traces, Signal::Metrics]));
+        let batch = Records::of(samples(2));
+        assert_eq!(otlp.export_records(&batch).status, status::RETRY, "{protocol}");
+        receiver.with(|state| state.known = None);
+        assert!(otlp.export_again(&batch, 1).is_all_delivered());
+        assert_eq!((receiver.log_ids().len(), receiver.span_ids().len()), (3, 3));
+    }
+}
+
+#[test]
+fn records_do_not_wait_for_metrics_and_metrics_lose_nothing() {
+    for protocol in PROTOCOLS {
+        for temporality in ["cumulative", "delta"] {
+            let receiver = Receiver::start();
+            let otlp = plugin(&receiver, protocol, &json!({ "temporality": temporality }));
+            receiver.fail_next(Signal::Metrics, busy(protocol));
+            assert!(otlp.export(samples(2)).is_all_delivered(), "{protocol} {temporality}");
+            assert_eq!(receiver.metrics().len(), 0);
+            assert!(otlp.scrape().unwrap().contains("otlp_exporter_metrics_failed_total 1\n"));
+            receiver.fail_next(Signal::Metrics, busy(protocol));
+            assert!(otlp.export(samples(3)).is_all_delivered());
+            otlp.close().unwrap();
+            assert_eq!(counted(&receiver), 5, "{protocol} {temporality}: sent at the end");
+        }
+    }
+}
+
+fn busy(protocol: &str) -> Fault {
+    match protocol {
+        "grpc" => Fault::Grpc(14, "busy", None),
+        _ => Fault::Http(503, vec![], vec![]),
+    }
+}
+
+#[test]
+fn without_logs_and_spans_records_wait_for_the_metrics() {
+    let receiver = Receiver::start();
+    let otlp = plugin(&receiver, "grpc", &json!({ "signals": ["metrics"] }));
+    receiver.fail_next(Signal::Metrics, busy("grpc"));
+    let batch = Records::of(samples(2));
+    assert_eq!(otlp.export_records(&batch).status, status::RETRY);
+    assert!(otlp.export_again(&batch, 1).is_all_delivered());
+    assert_eq!(counted(&receiver), 2);
 }
 
 #[test]
 fn a_connection_that_breaks_off_or_says_nothing_is_tried_again() {
     for protocol in PROTOCOLS {
-        assert_eq!(fate(protocol, Fault::Cut).status, status::RETRY, "{protocol}");
+        assert_eq!(fate(protocol, Fault::Cut, &json!({})).status, status::RETRY, "{protocol}");
         let receiver = Receiver::start();
         let otlp = plugin(&receiver, protocol, &json!({ "timeout": "200ms" }));
         receiver.fail_next(Signal::Logs, Fault::Hang);
@@ -221,50 +331,56 @@ fn a_connection_that_breaks_off_or_says_nothing_is_tried_again() {
 #[test]
 fn a_signal_that_was_taken_is_not_sent_again_when_another_one_failed() {
     for protocol in PROTOCOLS {
-        for temporality in ["cumulative", "delta"] {
+        for (failing, requests) in [(Signal::Traces, [1, 3]), (Signal::Logs, [3, 1])] {
             let receiver = Receiver::start();
-            let otlp = plugin(&receiver, protocol, &json!({ "temporality": temporality }));
-            let busy = || match protocol {
-                "grpc" => Fault::Grpc(14, "busy", None),
-                _ => Fault::Http(503, vec![], vec![]),
-            };
-            receiver.fail_next(Signal::Traces, busy());
-            receiver.fail_next(Signal::Metrics, busy());
-            receiver.fail_next(Signal::Metrics, busy());
+            let otlp = plugin(&receiver, protocol, &json!({}));
+            receiver.fail_next(failing, busy(protocol));
+            receiver.fail_next(failing, busy(protocol));
             let batch = Records::of(samples(6));
-            for attempt in 0..3 {
+            for attempt in 0..2 {
                 let outcome = otlp.export_again(&batch, attempt);
                 assert_eq!(outcome.status, status::RETRY, "{outcome:?}");
                 assert_eq!(outcome.verdicts, vec![None; 6]);
             }
-            assert!(otlp.export_again(&batch, 3).is_all_delivered());
-            let requests = Signal::ALL.map(|signal| receiver.requests(signal).len());
-            assert_eq!(requests, [1, 2, 3], "{protocol} {temporality}");
+            assert!(otlp.export_again(&batch, 2).is_all_delivered());
+            let found = [Signal::Logs, Signal::Traces].map(|signal| receiver.requests(signal).len());
+            assert_eq!(found, requests, "{protocol} {failing:?}");
             assert_eq!((receiver.log_ids().len(), receiver.span_ids().len(), counted(&receiver)), (6, 6, 6));
             assert!(otlp.export(samples(1)).is_all_delivered(), "what is done is forgotten");
-            let now = if temporality == "delta" { 1 } else { 7 };
-            assert_eq!((receiver.log_ids().len(), counted(&receiver)), (7, now));
+            assert_eq!((receiver.log_ids().len(), counted(&receiver)), (7, 7));
         }
     }
 }
 
 #[test]
 fn whether_a_record_is_to_blame_for_a_refusal_is_left_to_the_gateway() {
-    for signal in Signal::ALL {
-        for (count, status) in [(1, 404), (4, 404), (4, 500), (1, 413)] {
+    for signal in [Signal::Logs, Signal::Traces] {
+        for (count, status, expected) in
+            [(1, 400, status::REJECT), (4, 400, status::REJECT), (1, 413, status::TOO_LARGE)]
+        {
             let receiver = Receiver::start();
             let otlp = plugin(&receiver, "http/protobuf", &json!({}));
             receiver.fail_next(signal, Fault::Http(status, vec![], vec![]));
             let batch = Records::of(samples(count));
             let outcome = otlp.export_records(&batch);
-            let is_too_large = status == 413 && signal != Signal::Metrics;
-            let expected = if is_too_large { status::TOO_LARGE } else { status::REJECT };
             assert_eq!(outcome.status, expected, "{signal:?} {status}: {outcome:?}");
             assert!(outcome.verdicts.iter().all(Option::is_none), "{signal:?} {status}: {outcome:?}");
             assert!(otlp.export_again(&batch, 1).is_all_delivered());
             let requests = receiver.requests(Signal::Logs).len();
             assert_eq!(requests, if signal == Signal::Logs { 2 } else { 1 }, "what it has is not sent again");
         }
+    }
+}
+
+#[test]
+fn metrics_that_are_refused_reject_no_record() {
+    for status in [400, 413] {
+        let receiver = Receiver::start();
+        let otlp = plugin(&receiver, "http/protobuf", &json!({}));
+        receiver.fail_next(Signal::Metrics, Fault::Http(status, vec![], vec![]));
+        assert!(otlp.export(samples(2)).is_all_delivered(), "{status}");
+        assert!(otlp.export(samples(1)).is_all_delivered());
+        assert_eq!(counted(&receiver), 3, "cumulative points make good what was refused");
     }
 }
 
@@ -288,6 +404,19 @@ fn a_span_carries_the_conversation_only_when_told_to() {
         let found = text(&receiver.spans()[0].attributes, "gen_ai.input.messages");
         assert_eq!(found.is_some(), expected.is_some());
         assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()));
+    }
+}
+
+#[test]
+fn spans_of_traces_that_are_not_sampled_can_be_left_out() {
+    let unsampled = || Sample::chat().number(1).with(|metrics| metrics.trace_flags = Some(0));
+    let sampled = || Sample::chat().number(2).with(|metrics| metrics.trace_flags = Some(1));
+    for (unsampled_is, spans) in [("export", 2), ("skip", 1)] {
+        let receiver = Receiver::start();
+        let otlp = plugin(&receiver, "grpc", &json!({ "unsampled": unsampled_is }));
+        assert!(otlp.export([unsampled(), sampled()]).is_all_delivered());
+        let found = (receiver.log_ids().len(), receiver.span_ids().len(), counted(&receiver));
+        assert_eq!(found, (2, spans, 2), "{unsampled_is}");
     }
 }
 

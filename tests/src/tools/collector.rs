@@ -27,6 +27,8 @@ pub struct Collector {
     http_port: u16,
     folder: TempDir,
     config: PathBuf,
+    /// One that it takes.
+    signal: &'static str,
     arrived: RawProvider,
     server: Option<Leash>,
 }
@@ -37,14 +39,24 @@ impl Collector {
     /// # Panics
     /// When it does not start.
     pub async fn start() -> Self {
+        Self::start_for(&["logs", "traces", "metrics"]).await
+    }
+
+    /// The same with pipelines for these signals alone: it knows no others.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_for(signals: &[&'static str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arrived = RawProvider::of(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
         );
         let arrived = arrived.await;
         let (grpc_port, http_port) = (lasting_port(), lasting_port());
-        let config = file(folder.path(), "config.yaml", &config(grpc_port, http_port, &arrived.url()));
-        let mut collector = Self { grpc_port, http_port, folder, config, arrived, server: None };
+        let config =
+            file(folder.path(), "config.yaml", &config(grpc_port, http_port, &arrived.url(), signals));
+        let signal = signals[0];
+        let mut collector = Self { grpc_port, http_port, folder, config, signal, arrived, server: None };
         collector.start_again();
         collector
     }
@@ -71,8 +83,9 @@ impl Collector {
         command.arg("--config").arg(&self.config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut server = Leash::spawn_in(self.folder.path(), Signal::KILL, &mut command);
-        let all_listen =
-            || TcpStream::connect(("127.0.0.1", self.grpc_port)).is_ok() && takes_logs(self.http_port);
+        let all_listen = || {
+            TcpStream::connect(("127.0.0.1", self.grpc_port)).is_ok() && is_ready(self.http_port, self.signal)
+        };
         let ready = poll(|| (server.has_ended() || all_listen()).then(|| !server.has_ended()));
         assert!(ready == Some(true), "the Collector did not start: {}", self.said());
         self.server = Some(server);
@@ -138,9 +151,11 @@ fn items(requests: &[RawRequest], path: &str, resources: &str, scopes: &str, ite
 }
 
 /// Whether it answers a request without any records as it should: it listens before its pipelines run.
-fn takes_logs(port: u16) -> bool {
-    let request = "POST /v1/logs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-                   content-length: 2\r\nconnection: close\r\n\r\n{}";
+fn is_ready(port: u16, signal: &str) -> bool {
+    let request = format!(
+        "POST /v1/{signal} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: 2\r\nconnection: close\r\n\r\n{{}}"
+    );
     let answer = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(request.as_bytes())?;
@@ -151,15 +166,16 @@ fn takes_logs(port: u16) -> bool {
 
 /// Its own metrics would be served on a port that everybody wants. Without a queue it answers a client only when what
 /// the client sent has been handed on.
-fn config(grpc_port: u16, http_port: u16, arrived: &str) -> String {
-    let pipeline = "{ receivers: [otlp], exporters: [otlp_http] }";
+fn config(grpc_port: u16, http_port: u16, arrived: &str, signals: &[&str]) -> String {
+    let pipeline = |signal: &&str| format!("    {signal}: {{ receivers: [otlp], exporters: [otlp_http] }}\n");
+    let pipelines: String = signals.iter().map(pipeline).collect();
     format!(
         "receivers:\n  otlp:\n    protocols:\n      grpc: {{ endpoint: '127.0.0.1:{grpc_port}' }}\n      \
            http: {{ endpoint: '127.0.0.1:{http_port}' }}\n\
          exporters:\n  otlp_http:\n    endpoint: {arrived}\n    encoding: json\n    compression: none\n    \
            sending_queue: {{ enabled: false }}\n    retry_on_failure: {{ enabled: false }}\n\
          service:\n  telemetry:\n    logs: {{ level: warn }}\n    metrics: {{ level: none }}\n  \
-           pipelines:\n    logs: {pipeline}\n    traces: {pipeline}\n    metrics: {pipeline}\n"
+           pipelines:\n{pipelines}"
     )
 }
 

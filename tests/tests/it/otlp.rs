@@ -50,6 +50,33 @@ async fn logs_spans_and_metrics_arrive_by_grpc() {
     check("grpc", &collector, &collector.grpc_url()).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_spans_and_metrics_arrive_as_json() {
+    let collector = Collector::start().await;
+    check("http/json", &collector, &collector.http_url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_of_traces_alone_is_sent_traces_alone() {
+    let provider = Provider::start().await;
+    for protocol in ["http/protobuf", "grpc"] {
+        let collector = Collector::start_for(&["traces"]).await;
+        let url = if protocol == "grpc" { collector.grpc_url() } else { collector.http_url() };
+        let gateway = gateway(&provider, protocol, &url, "config.compression = \"zstd\"\n").await;
+        for number in 0..5 {
+            gateway.post(CHAT, question(&format!("demo-words:{number}"), false)).await;
+        }
+        gateway.wait_for_books("otlp", |books| books["delivered"] == 5).await;
+        assert_eq!((collector.spans().len(), collector.logs().len()), (5, 0), "{protocol}");
+        let said = gateway.log();
+        for signal in ["logs", "metrics"] {
+            let lines = said.matches(&format!("the receiver takes no {signal}")).count();
+            assert_eq!(lines, 1, "{protocol}: {said}");
+        }
+        assert!(said.contains("signals = [\"traces\"] makes this silent"), "{said}");
+    }
+}
+
 async fn check(protocol: &str, collector: &Collector, url: &str) {
     let provider = Provider::start().await;
     let gateway = gateway(&provider, protocol, url, "config.capture_content = true\n").await;
@@ -126,6 +153,7 @@ fn check_span(record: &Value, span: &Value, log: &Value) {
         ("user.id", &record["attributes"]["user_id"]),
         ("magicapi.record.id", &log["attributes"]["log.record.uid"]),
         ("url.path", &json!(CHAT)),
+        ("openai.api.type", &json!("chat_completions")),
     ] {
         assert_eq!(attributes[name], *expected, "{name}: {span:#}");
         assert_eq!(log["attributes"][name], *expected, "{name}: {log:#}");
@@ -138,7 +166,7 @@ fn check_span(record: &Value, span: &Value, log: &Value) {
     match model {
         "demo-words:7" => {
             assert_eq!(span["traceId"], TRACE);
-            assert_ne!(span["spanId"], CALLER);
+            assert_eq!((&span["parentSpanId"], &span["flags"]), (&json!(CALLER), &json!(0x301)));
             assert_eq!(attributes["gen_ai.conversation.id"], "thread_1");
             assert_eq!(attributes.get("gen_ai.request.stream"), None);
         }

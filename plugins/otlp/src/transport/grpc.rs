@@ -3,7 +3,7 @@
 //! A call is so little on top of `hyper` that this is all of it. What a general client would blur stays visible here: a
 //! connection that broke off is tried again, and UNKNOWN that a receiver sent is not.
 
-use std::{borrow::Cow, io::Write as _, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use ::http::{
     HeaderMap, Request, Response, StatusCode, Uri,
@@ -15,10 +15,9 @@ use base64::{
 };
 use bytes::Bytes;
 use exporter_kit::{
-    http::{Class, Url, shown},
+    http::{Url, shown},
     tls::Tls,
 };
-use flate2::{Compression, write::GzEncoder};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -28,19 +27,17 @@ use hyper_util::{
 use percent_encoding::percent_decode_str;
 use plugin_api::{ExportError, Host, InitError};
 
-use super::{Settings, error};
+use super::{Refused, body, proxied::Proxied, refused, settings::Settings};
 use crate::{
-    answer::{self, Failure, Taken},
-    config::Signal,
+    answer::{self, Answers, Failure, Meaning, Taken},
+    config::{Compression, Signal},
 };
 
 /// The client.
-#[derive(Debug)]
-pub struct Grpc {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    uris: [Uri; 3],
+#[derive(Debug, Clone)]
+pub(super) struct Grpc {
+    client: Client<HttpsConnector<Proxied>, Full<Bytes>>,
     user_agent: String,
-    settings: Settings,
 }
 
 /// An idle connection is closed before the usual 60 s of load balancers are over.
@@ -51,7 +48,7 @@ const LARGEST_ANSWER: usize = 1 << 20;
 const PREFIX: usize = 5;
 
 impl Grpc {
-    pub(super) fn new(host: &Host, tls: &Tls, settings: Settings) -> Result<Self, InitError> {
+    pub(super) fn new(host: &Host, tls: &Tls) -> Result<Self, InitError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -59,68 +56,62 @@ impl Grpc {
             .with_tls_config(tls.client_config()?)
             .https_or_http()
             .enable_http2()
-            .wrap_connector(tcp);
+            .wrap_connector(Proxied::new(tcp));
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(connector);
-        let uri = |signal: Signal| {
-            let url = method(settings.endpoint(signal), signal);
-            Uri::try_from(url.as_str()).map_err(|error| {
-                InitError::invalid_config(format!("endpoint: `{}` is no address: {error}", shown(&url)))
-            })
-        };
-        let uris = [uri(Signal::Logs)?, uri(Signal::Traces)?, uri(Signal::Metrics)?];
         let user_agent = format!("magicapi-gateway/{}", host.gateway_version());
-        Ok(Self { client, uris, user_agent, settings })
-    }
-
-    pub(super) fn settings(&self) -> &Settings {
-        &self.settings
+        Ok(Self { client, user_agent })
     }
 
     pub(super) async fn send(
         &self,
+        settings: &Settings,
         signal: Signal,
         message: Vec<u8>,
         timeout: Duration,
-    ) -> Result<Taken, ExportError> {
-        let target = format!("gRPC {}", shown(&method(self.settings.endpoint(signal), signal)));
-        let broken = |error: &str| {
-            ExportError::retry(format!("{target}: {}", self.settings.redacted(error.to_owned())))
-        };
-        let request = self.request(signal, &message).map_err(|error| broken(&error.to_string()))?;
+    ) -> Result<Taken, Refused> {
+        let url = method(&settings.endpoint, signal);
+        let target = format!("gRPC {}", shown(&url));
+        let broken =
+            |error: &str| ExportError::retry(format!("{target}: {}", settings.redacted(error.to_owned())));
+        let request = self.request(settings, &url, &message).map_err(|error| broken(&error.to_string()))?;
         drop(message);
-        let timeout = timeout.min(self.settings.timeout);
         let reply = tokio::time::timeout(timeout, self.call(request)).await;
         let reply = reply
             .map_err(|_| broken(&format!("no answer within {}", humantime::format_duration(timeout))))?;
         let reply = reply.map_err(|error| broken(&error.to_string()))?;
-        reply.outcome().map_err(|refusal| match refusal {
-            Refusal::Broken(why) => broken(why),
-            Refusal::Answered { class, failure, status } => {
+        reply.outcome(settings.answers).map_err(|refusal| match refusal {
+            Refusal::Broken(why) => broken(why).into(),
+            Refusal::Answered { meaning, failure, status } => {
                 let colon = if failure.message.is_empty() { "" } else { ": " };
-                let message = self.settings.redacted(failure.message.clone());
-                error(class, format!("{target} answered {status}{colon}{message}"), &failure)
+                let message = settings.redacted(failure.message.clone());
+                refused(meaning, format!("{target} answered {status}{colon}{message}"), &failure)
             }
         })
     }
 
-    fn request(&self, signal: Signal, message: &[u8]) -> Result<Request<Full<Bytes>>, ::http::Error> {
-        let mut request = Request::post(self.uris[signal as usize].clone())
+    fn request(
+        &self,
+        settings: &Settings,
+        url: &Url,
+        message: &[u8],
+    ) -> Result<Request<Full<Bytes>>, ::http::Error> {
+        let mut request = Request::post(Uri::try_from(url.as_str())?)
             .header(CONTENT_TYPE, "application/grpc")
             .header(TE, "trailers")
             .header(USER_AGENT, &self.user_agent)
             .header("grpc-accept-encoding", "identity");
-        if self.settings.gzip {
-            request = request.header("grpc-encoding", "gzip");
+        if let Some(encoding) = body::encoding(settings.compression) {
+            request = request.header("grpc-encoding", encoding);
         }
-        for (name, value) in &self.settings.headers {
+        for (name, value) in &settings.headers {
             request = request.header(name, value);
         }
-        request.body(Full::new(framed(message, self.settings.gzip).into()))
+        request.body(Full::new(framed(message, settings.compression).into()))
     }
 
     async fn call(&self, request: Request<Full<Bytes>>) -> Result<Reply, ExportError> {
@@ -145,17 +136,9 @@ fn method(endpoint: &Url, signal: Signal) -> Url {
 }
 
 /// A message with the flag for compression and its length before it.
-fn framed(message: &[u8], gzip: bool) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(PREFIX + if gzip { message.len() / 4 } else { message.len() });
-    frame.extend_from_slice(&[u8::from(gzip), 0, 0, 0, 0]);
-    if gzip {
-        let mut encoder = GzEncoder::new(frame, Compression::fast());
-        // A `Vec` takes everything.
-        let written = encoder.write_all(message).and_then(|()| encoder.finish());
-        frame = written.unwrap_or_default();
-    } else {
-        frame.extend_from_slice(message);
-    }
+fn framed(message: &[u8], compression: Compression) -> Vec<u8> {
+    let is_compressed = compression != Compression::None;
+    let mut frame = body::append(vec![u8::from(is_compressed), 0, 0, 0, 0], message, compression);
     let length = u32::try_from(frame.len() - PREFIX).unwrap_or(u32::MAX);
     frame[1..PREFIX].copy_from_slice(&length.to_be_bytes());
     frame
@@ -176,7 +159,7 @@ enum Refusal {
     Broken(&'static str),
     /// The answer says so.
     Answered {
-        class: Class,
+        meaning: Meaning,
         failure: Failure,
         /// In words.
         status: Cow<'static, str>,
@@ -184,13 +167,13 @@ enum Refusal {
 }
 
 impl Reply {
-    fn outcome(&self) -> Result<Taken, Refusal> {
+    fn outcome(&self, answers: Answers) -> Result<Taken, Refusal> {
         let metadata = [self.trailers.as_ref(), Some(self.head.headers())];
         let find = |name: &str| metadata.iter().flatten().find_map(|map| map.get(name)?.to_str().ok());
         let Some(code) = find("grpc-status") else {
             return Err(match self.head.status() {
                 StatusCode::OK => Refusal::Broken("the answer broke off before its status"),
-                status => not_grpc(status, &self.body),
+                status => not_grpc(answers, status, &self.body),
             });
         };
         let code = code.parse().unwrap_or(u32::MAX);
@@ -202,20 +185,17 @@ impl Reply {
         if let Some(message) = find("grpc-message") {
             failure.message = answer::one_line(&percent_decode_str(message).decode_utf8_lossy());
         }
-        let class = answer::grpc_class(code, failure.retry_after.is_some());
-        Err(Refusal::Answered { class, failure, status: answer::grpc_name(code).into() })
+        let meaning = answers.grpc(code, &failure);
+        Err(Refusal::Answered { meaning, failure, status: answer::grpc_name(code).into() })
     }
 }
 
 /// A proxy's answer, say.
-fn not_grpc(status: StatusCode, body: &[u8]) -> Refusal {
+fn not_grpc(answers: Answers, status: StatusCode, body: &[u8]) -> Refusal {
     let message = answer::one_line(&String::from_utf8_lossy(body));
-    let class = match answer::http_class(status.as_u16()) {
-        Class::Delivered => Class::Reject,
-        class => class,
-    };
+    let meaning = answers.http(status.as_u16(), &message);
     let words = format!("HTTP status {status} without a gRPC status (is this a gRPC endpoint?)");
-    Refusal::Answered { class, failure: Failure { message, retry_after: None }, status: words.into() }
+    Refusal::Answered { meaning, failure: Failure { message, retry_after: None }, status: words.into() }
 }
 
 /// Binary metadata: some senders pad it, others do not.

@@ -67,6 +67,8 @@ pub struct Received {
 #[derive(Debug, Default)]
 pub struct State {
     pub script: Script,
+    /// The signals that it knows; all by default.
+    pub known: Option<Vec<Signal>>,
     pub faults: HashMap<Signal, VecDeque<Fault>>,
     pub requests: Vec<Received>,
     pub logs: Vec<ResourceLogs>,
@@ -250,6 +252,18 @@ impl State {
         let ids: Vec<String> =
             of_logs.map(|log| id(&log.attributes)).chain(of_spans.map(|span| id(&span.attributes))).collect();
         let is_probe = message.is_empty();
+        if self.known.as_ref().is_some_and(|known| !known.contains(&signal)) {
+            // A probe is no request of a record's.
+            let is_grpc = path.contains("Service/");
+            if !is_probe {
+                self.requests.push(Received { path: path.to_owned(), headers, size: message.len(), ids });
+            }
+            return Some(if is_grpc {
+                Fault::Grpc(12, "unknown", None)
+            } else {
+                Fault::Http(405, vec![], vec![])
+            });
+        }
         self.requests.push(Received {
             path: path.to_owned(),
             headers,
@@ -326,6 +340,7 @@ fn plain(headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
     match headers.get("content-encoding").map(|encoding| encoding.to_str().unwrap()) {
         None => body.to_vec(),
         Some("gzip") => gunzip(body),
+        Some("zstd") => zstd::decode_all(body).unwrap(),
         Some(other) => panic!("encoding {other}"),
     }
 }
@@ -336,10 +351,13 @@ fn unframed(headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
     assert_eq!(body.len(), 5 + length, "one message");
     match body[0] {
         0 => body[5..].to_vec(),
-        1 => {
-            assert_eq!(headers["grpc-encoding"], "gzip");
-            gunzip(&body[5..])
-        }
+        1 => match headers["grpc-encoding"].to_str().unwrap() {
+            "zstd" => zstd::decode_all(&body[5..]).unwrap(),
+            encoding => {
+                assert_eq!(encoding, "gzip");
+                gunzip(&body[5..])
+            }
+        },
         flag => panic!("flag {flag}"),
     }
 }

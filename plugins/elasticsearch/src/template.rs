@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{Bodies, Config};
 
 /// Goes up when the mapping changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the cluster is, as far as the template cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub fn index_template(config: &Config, pattern: &str, product: Product) -> Value
 
 /// Fields that are not named here are kept and not indexed, so that no client can make a mapping grow.
 fn mappings(bodies: Bodies, product: Product) -> Value {
-    json!({
+    let mut mappings = json!({
         "dynamic": false,
         "properties": {
             "@timestamp": { "type": "date" },
@@ -64,7 +64,13 @@ fn mappings(bodies: Bodies, product: Product) -> Value {
                 ],
             )),
         },
-    })
+    });
+    if bodies == Bodies::Text {
+        // `norms` would make a short text weigh more, and cost a byte for each record.
+        let texts = ["request", "response"].map(|name| (name, json!({ "type": "text", "norms": false })));
+        mappings["properties"]["text"] = object(with(Map::new(), texts));
+    }
+    mappings
 }
 
 fn metadata() -> Map<String, Value> {
@@ -129,7 +135,7 @@ fn number(kind: &str) -> Value {
 
 fn body(bodies: Bodies, product: Product) -> Value {
     match (bodies, product) {
-        (Bodies::Stored | Bodies::Off, _) => json!({ "type": "object", "enabled": false }),
+        (Bodies::Stored | Bodies::Text | Bodies::Off, _) => json!({ "type": "object", "enabled": false }),
         // In UTF-8 a value of so many UTF-16 units is below the 32766 bytes that Lucene takes.
         (Bodies::Flattened, Product::Elasticsearch) => json!({ "type": "flattened", "ignore_above": 8191 }),
         (Bodies::Flattened, Product::OpenSearch) => json!({ "type": "flat_object" }),

@@ -8,7 +8,7 @@ use std::{
 
 use plugin_api::InitError;
 
-pub use setting_values::{ByteSize, HumanDuration, Secret};
+pub use setting_values::{ByteSize, HumanDuration, Secret, can_be_hidden};
 
 /// No secret and no certificate is larger.
 const LARGEST_FILE: u64 = 1 << 20;

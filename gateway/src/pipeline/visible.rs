@@ -39,18 +39,24 @@ fn without_bodies(record: &Record) -> Record {
 /// The record with everything taken out that names a person, an organisation or a conversation.
 fn without_names(record: &Record) -> Record {
     let metrics = serde_json::from_slice::<RequestMetrics<'_>>(&record.metrics)
-        .and_then(|metrics| {
-            serde_json::to_vec(&RequestMetrics {
-                thread_id: metrics.id.clone(),
-                org_id: None,
-                user_id: None,
-                project_id: None,
-                project_name: None,
-                experiment_id: None,
-                trace_id: None,
-                span_id: None,
-                ..metrics
-            })
+        .and_then(|mut metrics| {
+            metrics.thread_id = metrics.id.clone();
+            for name in [
+                &mut metrics.org_id,
+                &mut metrics.user_id,
+                &mut metrics.project_id,
+                &mut metrics.project_name,
+                &mut metrics.experiment_id,
+                &mut metrics.trace_id,
+                &mut metrics.span_id,
+                &mut metrics.parent_span_id,
+                // By them, one answer of a conversation names the one before.
+                &mut metrics.response_id,
+                &mut metrics.previous_response_id,
+            ] {
+                *name = None;
+            }
+            serde_json::to_vec(&metrics)
         })
         .unwrap_or_default();
     Record { metrics: metrics.into(), ..without_bodies(record) }

@@ -21,7 +21,7 @@ use crate::{
 pub const MAX_ENTRY_ATTRIBUTES: usize = 255;
 
 /// Most pieces of both bodies together.
-pub const MAX_PIECES: usize = 150;
+pub const MAX_PIECES: usize = 130;
 
 /// Attributes beside the fields, the pieces and the operator's: `message`, `timestamp`, `level`, `logtype`, `hostname`,
 /// and two more for each description of a body.

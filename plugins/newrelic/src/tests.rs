@@ -102,7 +102,7 @@ fn a_record_becomes_a_log_with_flat_attributes() {
 #[test]
 fn a_failure_is_an_error_and_a_body_that_is_no_json_is_described() {
     let fake = Fake::start();
-    let audio = BodyDescription { content_type: Some("audio/mpeg".into()), size: 7, sha256: None };
+    let audio = BodyDescription::new(7).content_type("audio/mpeg");
     let failed = Sample::failed()
         .number(1)
         .started_ago(Duration::ZERO)

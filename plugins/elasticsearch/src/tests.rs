@@ -402,6 +402,26 @@ fn the_template_is_there_before_the_first_record_and_put_once() {
 }
 
 #[test]
+fn every_field_of_a_document_has_a_type() {
+    fn without_type(document: &Value, mapping: &Value, at: &str, found: &mut Vec<String>) {
+        for (name, value) in document.as_object().unwrap() {
+            let (mapping, at) = (&mapping["properties"][name], format!("{at}.{name}"));
+            if mapping["properties"].is_object() {
+                without_type(value, mapping, &at, found);
+            } else if mapping.is_null() {
+                found.push(at);
+            }
+        }
+    }
+    let fake = Fake::start();
+    assert!(create(&fake, json!({ "bodies": "text" })).export(samples(1)).is_all_delivered());
+    let template = fake.template("magicapi-metrics").unwrap();
+    let mut found = Vec::new();
+    without_type(&fake.documents()[0].source, &template["template"]["mappings"], "", &mut found);
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
 fn no_record_is_sent_while_the_template_is_refused() {
     for (code, call, expected) in [
         (403, status::UNAUTHORIZED, "needs the privilege manage_index_templates"),

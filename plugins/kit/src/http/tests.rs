@@ -9,7 +9,8 @@ use std::{
 use super::*;
 
 /// Answers one request with these bytes; joins to what was asked.
-fn one_answer(answer: &'static str) -> (Url, JoinHandle<(String, Vec<u8>)>) {
+fn one_answer(answer: &str) -> (Url, JoinHandle<(String, Vec<u8>)>) {
+    let answer = answer.to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://user:hunter2@{}/base?", listener.local_addr().unwrap());
     let serve = move || {

@@ -7,9 +7,9 @@
 //! **Which:** the keys of providers, the admin port's token, every setting of a plugin that its schema marks as secret,
 //! what the `*_file` beside such a setting holds, passwords in URLs; in a request's own record, the credential that its
 //! client sent. **In which forms:** as it is, as a JSON string, percent-encoded, and inside of base64 whatever stands before
-//! it (`user:password`). **Not:** those shorter than [`LEAST`] bytes, of which many are placeholders (`ollama`, `EMPTY`) or
-//! words that mean something elsewhere; and one that a stream cuts into several events (it is masked in the answer that is
-//! put together, not in the single events).
+//! it (`user:password`). **Not:** those that [cannot be hidden](can_be_hidden), shorter than 8 bytes or common words, which
+//! the start tells; and one that a stream cuts into several events (it is masked in the answer that is put together, not in
+//! the single events).
 //!
 //! In JSON a credential is masked inside of strings alone, and never where it is a whole key: what was JSON stays JSON.
 
@@ -28,10 +28,7 @@ use base64::{
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use setting_values::HIDDEN;
-
-/// Shorter credentials are not masked.
-pub(crate) const LEAST: usize = 8;
+use setting_values::{HIDDEN, LEAST_HIDDEN as LEAST, can_be_hidden};
 
 /// So many texts are looked for together; with more the search needs other means.
 const QUICK: usize = 48;
@@ -51,14 +48,36 @@ struct Known {
     mask: ArcSwap<Mask>,
 }
 
-/// From now on these are masked too.
-pub(crate) fn learn(secrets: impl IntoIterator<Item = String>) {
+/// A credential, and the setting that holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Credential {
+    /// Name of the setting.
+    pub(crate) setting: String,
+    pub(crate) text: String,
+}
+
+/// From now on these are masked too. What cannot be is told, a sentence for each setting.
+#[must_use]
+pub(crate) fn learn(credentials: impl IntoIterator<Item = Credential>) -> Vec<String> {
     let mut known = KNOWN.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = known.len();
-    known.extend(secrets.into_iter().filter(|secret| secret.len() >= LEAST));
+    let (before, mut unhidden) = (known.len(), BTreeSet::new());
+    for Credential { setting, text } in credentials {
+        if can_be_hidden(text.trim()) {
+            known.insert(text);
+        } else if !text.trim().is_empty() {
+            unhidden.insert(setting);
+        }
+    }
     if known.len() > before {
         KNOWN.mask.store(Arc::new(Mask::of(known.iter().map(String::as_str))));
     }
+    let tell = |setting| {
+        format!(
+            "{setting}: what it holds has less than {LEAST} bytes or is a common word: it cannot be masked where a provider \
+             or backend repeats it"
+        )
+    };
+    unhidden.into_iter().map(tell).collect()
 }
 
 /// The mask of all credentials that are known now.
@@ -246,7 +265,7 @@ pub(crate) fn credentials(text: &str) -> Vec<String> {
         let end = rest.find([' ', '&', ';']).unwrap_or(rest.len());
         found.push(rest[..end].trim_matches(['\'', '"']).to_owned());
     }
-    found.retain(|secret| secret.len() >= LEAST);
+    found.retain(|secret| can_be_hidden(secret));
     found
 }
 
@@ -407,7 +426,19 @@ mod tests {
 
     #[test]
     fn what_is_learned_is_masked_from_then_on() {
-        learn(["a-secret-of-this-test".to_owned(), "short".to_owned()]);
+        let credential =
+            |setting: &str, text: &str| Credential { setting: setting.to_owned(), text: text.to_owned() };
+        let told = learn([
+            credential("api_key", "a-secret-of-this-test"),
+            credential("token", "short"),
+            credential("password", "postgres"),
+            credential("password", "short"),
+            credential("empty", " "),
+        ]);
+        let settings: Vec<_> = told.iter().map(|line| line.split_once(':').unwrap().0).collect();
+        assert_eq!(settings, ["password", "token"]);
+        assert!(!told.concat().contains("short") && !told.concat().contains("postgres"), "{told:?}");
+        assert_eq!(known().text("postgres"), "postgres");
         assert_eq!(known().text("x a-secret-of-this-test short"), "x *** short");
         assert_eq!(Mask::default().text("anything"), "anything");
         assert_eq!(Mask::of([]).json(b"{}"), None);

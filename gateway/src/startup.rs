@@ -110,7 +110,7 @@ fn announce(plugin: &Plugin) {
 async fn load(entry: &Entry, host: &Host, env: Environment) -> Result<Plugin, Failure> {
     let problems = Arc::<Mutex<Vec<SchemaProblem>>>::default();
     let found = problems.clone();
-    let settings = entry.config.clone();
+    let (name, settings) = (entry.name.clone(), entry.config.clone());
     let check = move |description: &Description| {
         let schema = description.config_schema.as_value();
         let settings = plugin_settings(schema, &settings, &env).map_err(|problems| {
@@ -118,7 +118,9 @@ async fn load(entry: &Entry, host: &Host, env: Environment) -> Result<Plugin, Fa
             "the settings do not fit the plugin's schema".to_owned()
         })?;
         // Before the plugin has them: it may say something about them as soon as it does.
-        mask::learn(credentials::of(schema, &settings));
+        for unhidden in mask::learn(credentials::of(schema, &settings)) {
+            warn!(plugin = name, "{unhidden}");
+        }
         Ok(settings)
     };
     let loaded = Plugin::load(LoadRequest {

@@ -163,7 +163,7 @@ impl<'a> Record<'a> {
     /// The record in its OpenTelemetry log form, spliced from the parts when it is written.
     #[must_use]
     pub fn to_otel_log(&self) -> RecordLog<'a> {
-        RecordLog { record: *self, has_bodies: true }
+        RecordLog { record: *self, request: self.request_json(), response: self.response_json() }
     }
 
     /// This record is with the backend, whatever the call returns in the end.
@@ -195,18 +195,29 @@ impl fmt::Debug for Record<'_> {
 }
 
 /// [`OtelLog`](crate::OtelLog) of one record of a batch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct RecordLog<'a> {
     record: Record<'a>,
-    has_bodies: bool,
+    request: &'a [u8],
+    response: &'a [u8],
 }
 
-impl RecordLog<'_> {
+impl<'a> RecordLog<'a> {
     /// The log without the bodies, for a backend that limits the size of one entry: `request` and `response` are
     /// `null`, and `metadata.truncated` names what is missing.
     #[must_use]
     pub fn without_bodies(self) -> Self {
-        Self { has_bodies: false, ..self }
+        self.with_bodies(&[], &[])
+    }
+
+    /// The log with these bodies in the place of the record's own, for a backend that does not take all JSON. Each is
+    /// JSON, or empty: then it is `null`, and `metadata.truncated` names it if the record has one.
+    #[must_use]
+    pub fn with_bodies<'b>(self, request: &'b [u8], response: &'b [u8]) -> RecordLog<'b>
+    where
+        'a: 'b,
+    {
+        RecordLog { record: self.record, request, response }
     }
 
     /// Writes the log as one line of JSON, without a newline at its end, in many small pieces: give it a `Vec` or a
@@ -216,12 +227,22 @@ impl RecordLog<'_> {
     /// When the gateway sent what is no record, and those of `out`. What was written until then is no whole log.
     pub fn write_to(&self, out: &mut impl io::Write) -> io::Result<()> {
         let fields = self.record.fields()?;
-        let (request, response) = (self.record.request_json(), self.record.response_json());
-        if self.has_bodies {
-            otel_log::write(out, &fields, request, response)
+        let lost = |own: &'a [u8], sent: &[u8]| if sent.is_empty() { own } else { &[] };
+        let request = lost(self.record.request_json(), self.request);
+        let response = lost(self.record.response_json(), self.response);
+        let fields = if request.is_empty() && response.is_empty() {
+            fields
         } else {
-            otel_log::write(out, &otel_log::naming_bodies_as_truncated(&fields, request, response), &[], &[])
-        }
+            otel_log::naming_bodies_as_truncated(&fields, request, response)
+        };
+        otel_log::write(out, &fields, self.request, self.response)
+    }
+}
+
+impl fmt::Debug for RecordLog<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.request.len() + self.response.len();
+        f.debug_struct("RecordLog").field("record", &self.record).field("bodies", &size).finish()
     }
 }
 

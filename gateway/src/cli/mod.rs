@@ -220,7 +220,7 @@ fn load(args: &ConfigArgs) -> Loaded {
     });
     if let Some(config) = &mut loaded.config {
         config.plugins.allow_insecure |= args.allow_insecure_plugins;
-        mask::learn(config.credentials());
+        loaded.notes.extend(mask::learn(config.credentials()));
     }
     loaded
 }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::default_file::default_file;
 pub use self::load::{Loaded, Source, load};
 pub use self::schema::schema;
-use crate::{admin, loader, pipeline, proxy, recorder, server};
+use crate::{admin, loader, mask::Credential, pipeline, proxy, recorder, server};
 
 /// Everything that can be configured. Paths in it are resolved: they do not depend on the current directory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -55,8 +55,11 @@ pub struct Config {
 
 impl Config {
     /// The gateway's own credentials. Those of plugins only their schemas can tell.
-    pub(crate) fn credentials(&self) -> impl Iterator<Item = String> {
-        let keys = self.providers.values().filter_map(|provider| provider.api_key.as_ref());
-        keys.chain(&self.admin.token).map(|secret| secret.expose().to_owned())
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = Credential> {
+        let keys = self.providers.iter().filter_map(|(name, provider)| {
+            Some((format!("providers.{name}.api_key"), provider.api_key.as_ref()?))
+        });
+        let token = self.admin.token.iter().map(|token| ("admin.token".to_owned(), token));
+        keys.chain(token).map(|(setting, secret)| Credential { setting, text: secret.expose().to_owned() })
     }
 }

@@ -3,28 +3,28 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
-
-use super::{pointer, schema_walk as walk};
 use setting_values::regular_file;
 
-use crate::mask;
+use super::{pointer, schema_walk as walk};
+use crate::mask::{self, Credential};
 
 /// The largest file that is read for a secret.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// What is marked `x-secret`, what a `*_file` beside such a setting holds, and what URLs hold.
-pub(crate) fn of(schema: &Value, settings: &Value) -> Vec<String> {
+pub(crate) fn of(schema: &Value, settings: &Value) -> Vec<Credential> {
     let mut found = Vec::new();
     collect(schema, "", settings, &mut found);
     found
 }
 
-fn collect(schema: &Value, at: &str, value: &Value, found: &mut Vec<String>) {
+fn collect(schema: &Value, at: &str, value: &Value, found: &mut Vec<Credential>) {
     match value {
-        Value::String(text) if walk::is_marked(schema, at) => found.push(text.clone()),
         Value::String(text) => {
-            found.extend(mask::in_url(text));
-            found.extend(in_file(schema, at, text));
+            let marked = walk::is_marked(schema, at).then(|| text.clone());
+            let texts = marked.into_iter().chain(mask::in_url(text)).chain(in_file(schema, at, text));
+            let setting = at.trim_start_matches('/').replace('/', ".");
+            found.extend(texts.map(|text| Credential { setting: setting.clone(), text }));
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
@@ -36,7 +36,7 @@ fn collect(schema: &Value, at: &str, value: &Value, found: &mut Vec<String>) {
     }
 }
 
-fn table_of(schema: &Value, at: &str, table: &Map<String, Value>, found: &mut Vec<String>) {
+fn table_of(schema: &Value, at: &str, table: &Map<String, Value>, found: &mut Vec<Credential>) {
     for (key, value) in table {
         collect(schema, &pointer::join(at, key), value, found);
     }
@@ -83,11 +83,14 @@ mod tests {
             "headers_file": pairs, "headers": { "x": "a-header" },
             "keys": ["one", "two"], "auth": { "token": "a-token", "user": "somebody" },
         });
-        let mut found = of(&schema, &settings);
-        found.sort();
-        found.dedup();
+        let found = of(&schema, &settings);
+        let setting = |text: &str| &found.iter().find(|found| found.text == text).unwrap().setting;
+        assert_eq!((&**setting("a-header"), &**setting("a-token")), ("headers.x", "auth.token"));
+        let mut texts: Vec<_> = found.iter().map(|found| &*found.text).collect();
+        texts.sort_unstable();
+        texts.dedup();
         assert_eq!(
-            found,
+            texts,
             [
                 "a-header",
                 "a-token",

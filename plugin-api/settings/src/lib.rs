@@ -37,7 +37,7 @@ mod unit;
 
 pub use self::{
     duration::HumanDuration,
-    secret::{HIDDEN, Secret},
+    secret::{HIDDEN, LEAST_HIDDEN, Secret, can_be_hidden},
     size::ByteSize,
     unit::UnitError,
 };

@@ -8,6 +8,31 @@ use serde::{Deserialize, Serialize, Serializer};
 /// What is shown in the place of a secret.
 pub const HIDDEN: &str = "***";
 
+/// The fewest bytes of a secret that is looked for in texts. A shorter one is guessed as quickly as it is read, and is
+/// found in texts where it means something else: `ok` in `token`, `true` in every record, `ollama` in a model's name.
+pub const LEAST_HIDDEN: usize = 8;
+
+/// Words that serve as secrets, and stand in logs where they are none.
+const WORDS: [&str; 10] = [
+    "anonymous",
+    "changeme",
+    "elasticsearch",
+    "localhost",
+    "opensearch",
+    "password",
+    "postgres",
+    "postgresql",
+    "undefined",
+    "username",
+];
+
+/// Whether a secret can be taken out of texts that repeat it, without spoiling them. Of one that cannot, its owner says so
+/// once, when it starts.
+#[must_use]
+pub fn can_be_hidden(secret: &str) -> bool {
+    secret.len() >= LEAST_HIDDEN && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(secret))
+}
+
 /// A secret string. `Debug`, `Display` and `Serialize` show `***`; only [`Secret::expose`] gives the text.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -88,6 +113,23 @@ mod tests {
         assert_eq!(format!("{secret:?} {secret} {:?}", Some(&secret)), "*** *** Some(***)");
         assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
         assert_eq!(secret.expose(), "sk-123");
+    }
+
+    #[test]
+    fn what_would_be_found_everywhere_is_not_hidden() {
+        for (secret, expected) in [
+            ("", false),
+            ("k", false),
+            ("true", false),
+            ("1234567", false),
+            ("12345678", true),
+            ("Password", false),
+            ("password1", true),
+            ("postgres", false),
+            ("sk-proj-4f", true),
+        ] {
+            assert_eq!(can_be_hidden(secret), expected, "{secret}");
+        }
     }
 
     #[test]

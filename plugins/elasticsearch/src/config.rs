@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::index::Index;
+use crate::{fit::Limits, index::Index, template::Product};
 
 const DEFAULT_URL: &str = "http://localhost:9200";
 
@@ -43,10 +43,15 @@ pub struct Config {
     /// Index settings in the template, for instance `{ "index.lifecycle.name" = "llm", "index.number_of_replicas" = 1 }`.
     pub index_settings: BTreeMap<String, Value>,
     /// What becomes of the bodies, `attributes.request` and `attributes.response`. `"stored"`: kept, not searchable,
-    /// and of any shape. `"flattened"`: each value can be searched as a keyword, and a body that is no object or more
-    /// than 20 levels deep is refused with its record, on OpenSearch also one with a text over 32 KB. `"off"`: not sent.
+    /// and of any shape. `"text"`: the same, and what was said in them can be searched by words, in `text.request` and
+    /// `text.response`. `"flattened"`: each value can be searched as a keyword; a body that is no object or more than 20
+    /// levels deep is left out, for OpenSearch also one with a text over 32 KB. `"off"`: not sent.
     #[schemars(extend("x-env" = "ELASTICSEARCH_BODIES"))]
     pub bodies: Bodies,
+    /// With `bodies = "text"`: the most bytes of each of the two texts. Of a longer request the end is kept, which is
+    /// where the question is, and of a longer response the beginning.
+    #[schemars(extend("x-env" = "ELASTICSEARCH_MAX_TEXT_BYTES"))]
+    pub max_text_bytes: ByteSize,
     /// An ingest pipeline that every record goes through.
     #[schemars(extend("x-env" = "ELASTICSEARCH_PIPELINE"))]
     pub pipeline: Option<String>,
@@ -96,6 +101,7 @@ impl Default for Config {
             template_priority: 501,
             index_settings: BTreeMap::new(),
             bodies: Bodies::Stored,
+            max_text_bytes: ByteSize::new(64 << 10),
             pipeline: None,
             api_key: None,
             api_key_file: None,
@@ -118,10 +124,41 @@ impl Default for Config {
 pub enum Bodies {
     /// Kept and not indexed.
     Stored,
+    /// Kept, and what was said in them can be searched by words.
+    Text,
     /// One field each, whose values are keywords.
     Flattened,
     /// Not sent.
     Off,
+}
+
+/// `flattened` takes no more levels (`depth_limit`), and `flat_object` becomes slow by more.
+const FLATTENED_DEPTH: usize = 20;
+/// Bytes of the longest term that Lucene takes, less the name of the field.
+const LONGEST_TERM: usize = 32_766 - "attributes.response.".len();
+
+impl Bodies {
+    /// What the cluster takes of a body that is sent in this way. Around it are the document and `attributes`.
+    #[must_use]
+    pub fn limits(self, product: Product) -> Limits {
+        let any = Limits {
+            // `StreamReadConstraints` of Jackson: 1,000.
+            depth: 998,
+            object_depth: 998,
+            // `index.mapping.depth.limit`, which OpenSearch applies to them too.
+            outer_arrays: 18,
+            term: usize::MAX,
+            must_be_object: false,
+        };
+        let flattened = Limits { object_depth: FLATTENED_DEPTH, must_be_object: true, ..any };
+        match (self, product) {
+            (Self::Stored | Self::Text | Self::Off, _) => any,
+            (Self::Flattened, Product::Elasticsearch) => flattened,
+            (Self::Flattened, Product::OpenSearch) => {
+                Limits { depth: FLATTENED_DEPTH, term: LONGEST_TERM, ..flattened }
+            }
+        }
+    }
 }
 
 /// How this side says who it is.
@@ -222,6 +259,9 @@ impl Config {
                 "max_request_bytes: not between \"64 KiB\" and \"100 MiB\", which is what a cluster takes",
             ));
         }
+        if !(1 << 10..=1 << 20).contains(&self.max_text_bytes.bytes()) {
+            return Err(InitError::invalid_config("max_text_bytes: not between \"1 KiB\" and \"1 MiB\""));
+        }
         if self.pipeline.as_ref().is_some_and(|name| name.is_empty() || name.contains('/')) {
             return Err(InitError::invalid_config("pipeline: no name of a pipeline; leave the setting out"));
         }
@@ -295,6 +335,7 @@ mod tests {
             (json!({ "timeout": "1ms" }), "timeout: less than 100ms"),
             (json!({ "max_request_bytes": "1 KiB" }), "max_request_bytes: not between"),
             (json!({ "max_request_bytes": "1 GiB" }), "max_request_bytes: not between"),
+            (json!({ "max_text_bytes": "2 MiB" }), "max_text_bytes: not between"),
             (json!({ "pipeline": "a/b" }), "pipeline: no name"),
         ] {
             let said = problem(settings.clone());

@@ -6,14 +6,18 @@
 //! | [`config`] | the settings |
 //! | [`index`] | names of indices and data streams, with the record's date if wanted |
 //! | [`encode`] | a record as the two lines that `_bulk` takes |
+//! | [`fit`] | a body as a cluster takes it: mended, or left out |
+//! | [`text`] | what was said, as one text that is searched by words |
+//! | [`tokens`] | the tokens of JSON, which both read |
+//! | [`tally`] | how many bodies went otherwise than they came |
 //! | [`answer`] | what `_bulk` answers: a verdict on each record |
 //! | [`template`] | the index template |
 //! | [`nodes`] | which node to ask |
 //! | [`cluster`] | the calls to the cluster |
 //!
 //! Invariants: a document's `_id` is the record's id and it is only ever created, so that a record that is sent again is
-//! not there twice; no body is parsed; nothing is sent before the template is there, if it is to be; no request is
-//! larger than `max_request_bytes`.
+//! not there twice; no body keeps its record out; nothing is sent before the template is there, if it is to be; no request
+//! is larger than `max_request_bytes`.
 
 #![forbid(unsafe_code)]
 
@@ -21,17 +25,26 @@ pub mod answer;
 pub mod cluster;
 pub mod config;
 pub mod encode;
+pub mod fit;
 pub mod index;
 pub mod nodes;
+pub mod tally;
 pub mod template;
+pub mod text;
+pub mod tokens;
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use exporter_kit::{
     http::{Answer, Body, Client},
     pack::{Packed, deliver},
 };
-use plugin_api::{Batch, Descriptor, ExportError, Health, Host, InitError, TelemetryExporter, export_plugin};
+use plugin_api::{
+    Batch, Descriptor, ErrorKind, ExportError, Health, Host, InitError, TelemetryExporter, export_plugin,
+};
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::warn;
 
@@ -41,6 +54,7 @@ use crate::{
     config::{Auth, Bodies, Config},
     encode::Encoder,
     nodes::Nodes,
+    tally::Tally,
     template::{Product, index_template},
 };
 
@@ -50,8 +64,9 @@ pub struct Elasticsearch {
     config: Config,
     cluster: Cluster,
     encoder: Encoder,
-    /// Set once the template is there, and the pipeline was seen.
-    ready: OnceCell<()>,
+    /// What the cluster is. Set once the template is there, and the pipeline was seen.
+    ready: OnceCell<Product>,
+    tally: Tally,
 }
 
 /// Time for the first look at the cluster.
@@ -76,7 +91,8 @@ impl TelemetryExporter for Elasticsearch {
         let client = Client::new(&host, &config.tls, config.timeout.0)?.hiding(secrets);
         let encoder = Encoder {
             index: config.index()?,
-            has_bodies: config.bodies != Bodies::Off,
+            bodies: config.bodies,
+            max_text_bytes: config.max_text_bytes.as_usize(),
             max_request_bytes: config.max_request_bytes.as_usize(),
         };
         let cluster = Cluster {
@@ -86,7 +102,8 @@ impl TelemetryExporter for Elasticsearch {
             timeout: config.timeout.0,
             pipeline: config.pipeline.clone(),
         };
-        let exporter = Self { config, cluster, encoder, ready: OnceCell::new() };
+        let tally = Tally::of(host.instance());
+        let exporter = Self { config, cluster, encoder, ready: OnceCell::new(), tally };
         if let Err(error) = exporter.get_ready(Instant::now() + FIRST_LOOK).await {
             warn!(%error, "the cluster cannot be used yet; records wait for it");
         } else if let Health::Unhealthy(error) = exporter.cluster.health().await {
@@ -97,43 +114,119 @@ impl TelemetryExporter for Elasticsearch {
 
     async fn export(&self, batch: Batch<'_>) -> Result<(), ExportError> {
         let deadline = Instant::now() + batch.deadline();
-        self.get_ready(deadline).await?;
-        let encoded = self.encoder.encode(batch);
-        if encoded.shed > 0 {
-            warn!(records = encoded.shed, "larger than max_request_bytes, sent without their bodies");
-        }
-        deliver(batch, encoded.requests, async |request| {
-            let body =
-                if self.config.gzip { Body::gzip(&request.body) } else { Body::plain(request.body.clone()) };
-            judge(batch, request, &self.cluster.bulk(&body, deadline).await?)
-        })
-        .await
+        let product = self.get_ready(deadline).await?;
+        let encoded = self.encoder.encode(batch, product);
+        self.tally.encoded(&encoded);
+        deliver(batch, encoded.requests, async |request| self.send(batch, request, deadline).await).await
     }
 
     async fn health(&self) -> Health {
         self.cluster.health().await
     }
+
+    fn scrape(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.tally.write_to(out)
+    }
 }
 
 impl Elasticsearch {
-    /// Puts the template and looks for the pipeline, once: at the start, or as soon as the cluster can be reached.
-    async fn get_ready(&self, deadline: Instant) -> Result<(), ExportError> {
-        let prepare = async || {
-            self.cluster.find_pipeline(deadline).await?;
-            if self.config.setup_template { self.put_template(deadline).await } else { Ok(()) }
+    /// Sends a request. Records that are refused are sent once more without their bodies, which may be why.
+    async fn send(&self, batch: Batch<'_>, request: &Packed, deadline: Instant) -> Result<(), ExportError> {
+        let answer = self.bulk(request, deadline).await?;
+        let mut fates = match fates(request, &answer) {
+            Ok(Some(fates)) => fates,
+            Ok(None) => return Ok(()),
+            Err(error) => return self.send_refused_again(batch, request, error, deadline).await,
         };
-        self.ready.get_or_try_init(prepare).await?;
-        Ok(())
+        let may_be_the_bodies = |(record, fate): &(&usize, &Fate)| {
+            matches!(fate, Fate::Rejected(_)) && self.has_bodies(batch, **record)
+        };
+        let refused = request.records.iter().zip(&fates).filter(may_be_the_bodies);
+        let refused: Vec<usize> = refused.map(|(record, _)| *record).collect();
+        for (record, fate) in self.send_without_bodies(batch, &refused, deadline).await {
+            if let Some(place) = request.records.iter().position(|sent| *sent == record) {
+                fates[place] = fate;
+            }
+        }
+        if let Some(delay) = answer.retry_after() {
+            batch.retry_after(delay);
+        }
+        give_verdicts(batch, request, answer.target(), fates)
     }
 
-    async fn put_template(&self, deadline: Instant) -> Result<(), ExportError> {
-        let product = match self.config.bodies {
-            Bodies::Flattened => self.cluster.product(deadline).await?,
-            Bodies::Stored | Bodies::Off => Product::Elasticsearch,
+    /// The same where a request was refused as a whole: with one record in it, that may be its bodies' fault.
+    async fn send_refused_again(
+        &self,
+        batch: Batch<'_>,
+        request: &Packed,
+        error: ExportError,
+        deadline: Instant,
+    ) -> Result<(), ExportError> {
+        let [record] = request.records[..] else { return Err(error) };
+        if error.kind() != ErrorKind::Reject || !self.has_bodies(batch, record) {
+            return Err(error);
+        }
+        match self.send_without_bodies(batch, &[record], deadline).await[..] {
+            [(_, Fate::Delivered)] => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    async fn send_without_bodies(
+        &self,
+        batch: Batch<'_>,
+        records: &[usize],
+        deadline: Instant,
+    ) -> Vec<(usize, Fate)> {
+        let mut all = Vec::with_capacity(records.len());
+        for request in self.encoder.encode_without_bodies(batch, records) {
+            let answered = match self.bulk(&request, deadline).await {
+                Ok(answer) => fates(&request, &answer),
+                Err(error) => Err(error),
+            };
+            let count = request.records.len();
+            let mut fates = match answered {
+                Ok(Some(fates)) => fates,
+                Ok(None) => vec![Fate::Delivered; count],
+                Err(error) => vec![Fate::Retry(error.to_string()); count],
+            };
+            fates.resize(count, Fate::Retry("no verdict on this record in the answer".to_owned()));
+            all.extend(request.records.into_iter().zip(fates));
+        }
+        let delivered = all.iter().filter(|(_, fate)| *fate == Fate::Delivered).count();
+        self.tally.refused(delivered);
+        all
+    }
+
+    async fn bulk(&self, request: &Packed, deadline: Instant) -> Result<Answer, ExportError> {
+        self.cluster.bulk(&Body::new(request.body.clone(), self.config.gzip), deadline).await
+    }
+
+    fn has_bodies(&self, batch: Batch<'_>, record: usize) -> bool {
+        batch.get(record).is_some_and(|record| self.encoder.has_bodies(record))
+    }
+
+    /// Puts the template and looks for the pipeline, once: at the start, or as soon as the cluster can be reached.
+    async fn get_ready(&self, deadline: Instant) -> Result<Product, ExportError> {
+        let prepare = async || {
+            self.cluster.find_pipeline(deadline).await?;
+            let product = match self.config.bodies {
+                Bodies::Flattened => self.cluster.product(deadline).await?,
+                Bodies::Stored | Bodies::Text | Bodies::Off => Product::Elasticsearch,
+            };
+            if self.config.setup_template {
+                self.put_template(product, deadline).await?;
+            }
+            Ok(product)
         };
+        self.ready.get_or_try_init(prepare).await.copied()
+    }
+
+    async fn put_template(&self, product: Product, deadline: Instant) -> Result<(), ExportError> {
         if product == Product::OpenSearch {
             warn!(
-                "bodies = \"flattened\": OpenSearch refuses a record with a text over 32 KB in a body; \"stored\" has no limit"
+                "bodies = \"flattened\": for OpenSearch a body with a text over 32 KB is left out; \"stored\" and \
+                 \"text\" have no limit"
             );
         }
         let index = &self.encoder.index;
@@ -142,29 +235,25 @@ impl Elasticsearch {
     }
 }
 
-/// From an answer of `_bulk` to verdicts on the records of its request.
-fn judge(batch: Batch<'_>, request: &Packed, answer: &Answer) -> Result<(), ExportError> {
+/// What an answer of `_bulk` says of the records of its request: `None` where all are delivered.
+fn fates(request: &Packed, answer: &Answer) -> Result<Option<Vec<Fate>>, ExportError> {
     if !answer.status().is_success() {
-        return answer.check();
+        answer.check()?;
     }
     let (target, sent) = (answer.target(), request.records.len());
     let incomplete = |why: &str| ExportError::retry(format!("{target}: {why}; the records are sent again"));
-    let fates = match answer::read(answer.body()) {
-        Ok(Verdicts::AllDelivered(count)) if count == sent => return Ok(()),
+    match answer::read(answer.body()) {
+        Ok(Verdicts::AllDelivered(count)) if count == sent => Ok(None),
         // Which of them it speaks of is anybody's guess; those that are there already will be conflicts.
         Ok(Verdicts::AllDelivered(count)) => {
-            return Err(incomplete(&format!("an answer of {count} items to {sent} records")));
+            Err(incomplete(&format!("an answer of {count} items to {sent} records")))
         }
         Ok(Verdicts::Each(fates)) if fates.len() > sent => {
-            return Err(incomplete(&format!("an answer of {} items to {sent} records", fates.len())));
+            Err(incomplete(&format!("an answer of {} items to {sent} records", fates.len())))
         }
-        Ok(Verdicts::Each(fates)) => fates,
-        Err(error) => return Err(incomplete(&format!("no whole answer of _bulk ({error})"))),
-    };
-    if let Some(delay) = answer.retry_after() {
-        batch.retry_after(delay);
+        Ok(Verdicts::Each(fates)) => Ok(Some(fates)),
+        Err(error) => Err(incomplete(&format!("no whole answer of _bulk ({error})"))),
     }
-    give_verdicts(batch, request, target, fates)
 }
 
 fn give_verdicts(

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{Bodies, Config};
 
 /// Goes up when the mapping changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the cluster is, as far as the template cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub fn index_template(config: &Config, pattern: &str, product: Product) -> Value
 
 /// Fields that are not named here are kept and not indexed, so that no client can make a mapping grow.
 fn mappings(bodies: Bodies, product: Product) -> Value {
-    json!({
+    let mut mappings = json!({
         "dynamic": false,
         "properties": {
             "@timestamp": { "type": "date" },
@@ -54,6 +54,8 @@ fn mappings(bodies: Bodies, product: Product) -> Value {
             "name": keyword(),
             "trace_id": keyword(),
             "span_id": keyword(),
+            "parent_span_id": keyword(),
+            "trace_flags": number("integer"),
             "resource": object(keywords(&["service.name", "service.version", "deployment.environment"])),
             "attributes": object(with(
                 keywords(&["id", "thread_id", "org_id", "user_id", "project_id", "provider", "model"]),
@@ -64,7 +66,13 @@ fn mappings(bodies: Bodies, product: Product) -> Value {
                 ],
             )),
         },
-    })
+    });
+    if bodies == Bodies::Text {
+        // `norms` would make a short text weigh more, and cost a byte for each record.
+        let texts = ["request", "response"].map(|name| (name, json!({ "type": "text", "norms": false })));
+        mappings["properties"]["text"] = object(with(Map::new(), texts));
+    }
+    mappings
 }
 
 fn metadata() -> Map<String, Value> {
@@ -81,6 +89,12 @@ fn metadata() -> Map<String, Value> {
         "end_reason",
         "error_type",
         "provider_error_type",
+        "provider_error_code",
+        "response_id",
+        "previous_response_id",
+        "finish_reasons",
+        "service_tier",
+        "request_service_tier",
         "usage_source",
         "cost_source",
         "price_version",
@@ -97,7 +111,14 @@ fn metadata() -> Map<String, Value> {
         ("cost", "double"),
         ("cached_read_tokens", "long"),
         ("cached_write_tokens", "long"),
+        ("cached_write_1h_tokens", "long"),
         ("reasoning_tokens", "long"),
+        ("audio_input_tokens", "long"),
+        ("audio_output_tokens", "long"),
+        ("image_input_tokens", "long"),
+        ("image_output_tokens", "long"),
+        ("audio_seconds", "double"),
+        ("search_queries", "long"),
         ("status_code", "integer"),
         ("provider_status_code", "integer"),
         ("error_count", "long"),
@@ -129,7 +150,7 @@ fn number(kind: &str) -> Value {
 
 fn body(bodies: Bodies, product: Product) -> Value {
     match (bodies, product) {
-        (Bodies::Stored | Bodies::Off, _) => json!({ "type": "object", "enabled": false }),
+        (Bodies::Stored | Bodies::Text | Bodies::Off, _) => json!({ "type": "object", "enabled": false }),
         // In UTF-8 a value of so many UTF-16 units is below the 32766 bytes that Lucene takes.
         (Bodies::Flattened, Product::Elasticsearch) => json!({ "type": "flattened", "ignore_above": 8191 }),
         (Bodies::Flattened, Product::OpenSearch) => json!({ "type": "flat_object" }),

@@ -127,7 +127,9 @@ fn each_record_has_the_fate_that_the_cluster_gives_it() {
         let fake = Fake::start();
         let plugin = create(&fake, json!({}));
         fake.fail_next(1, bulk_answer(statuses));
-        let outcome = plugin.export(samples(3));
+        // Without bodies, whose fault it might be.
+        let bare = samples(3).into_iter().map(|sample| sample.request("").response(""));
+        let outcome = plugin.export(bare);
         assert_eq!((outcome.status, &*outcome.letters()), (call, expected), "{statuses:?}: {outcome:?}");
         assert!(outcome.faults.is_empty(), "{outcome:?}");
     }
@@ -165,6 +167,96 @@ fn what_the_cluster_answers_to_a_request_is_the_fate_of_its_records() {
         assert!(plugin.export(samples(3)).is_all_delivered());
         assert_eq!(fake.documents().len(), 3);
     }
+}
+
+/// The count of bodies that went otherwise.
+fn changed(plugin: &Plugin<Elasticsearch>, change: &str) -> u64 {
+    let text = plugin.scrape().unwrap();
+    let label = format!("change=\"{change}\"}} ");
+    let line = text.lines().find_map(|line| Some(line.split_once(&label)?.1));
+    line.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+}
+
+#[test]
+fn what_is_refused_with_its_bodies_is_sent_once_more_without_them() {
+    for (first, second, call, expected, taken) in [
+        (bulk_answer(&[201, 400, 201]), None, status::OK, "DDD", 1),
+        (bulk_answer(&[400, 400, 400]), None, status::OK, "DDD", 3),
+        (bulk_answer(&[201, 400, 429]), None, status::OK, "DDr", 1),
+        (bulk_answer(&[201, 400, 201]), Some(bulk_answer(&[400])), status::OK, "DxD", 0),
+        (bulk_answer(&[201, 400, 400]), Some(bulk_answer(&[201, 400])), status::OK, "DDx", 1),
+        (bulk_answer(&[201, 400, 201]), Some(Fault::status(503)), status::OK, "DrD", 0),
+        (answer(400, "bad"), None, status::REJECT, "---", 0),
+    ] {
+        let fake = Fake::start();
+        let plugin = create(&fake, json!({}));
+        fake.fail_next(1, first.clone());
+        let is_made_up = second.is_some();
+        if let Some(second) = second {
+            fake.fail_next(1, second);
+        }
+        let outcome = plugin.export(samples(3));
+        assert_eq!((outcome.status, &*outcome.letters()), (call, expected), "{first:?}: {outcome:?}");
+        assert!(outcome.faults.is_empty(), "{outcome:?}");
+        assert_eq!(changed(&plugin, "refused"), taken, "{first:?}");
+        let sources = fake.documents().into_iter().map(|document| document.source["attributes"].clone());
+        let bare = sources.filter(|attributes| attributes["request"].is_null());
+        assert!(bare.clone().all(|it| it["metadata"]["truncated"] == json!(["response", "request"])));
+        // Of the answers that are made up, the fake stores nothing.
+        assert_eq!(bare.count() as u64, if is_made_up { 0 } else { taken });
+    }
+}
+
+#[test]
+fn a_request_that_is_refused_for_its_one_record_is_sent_once_more_without_bodies() {
+    let fake = Fake::start();
+    let plugin = create(&fake, json!({}));
+    fake.fail_next(1, answer(400, "bad"));
+    assert!(plugin.export(samples(1)).is_all_delivered());
+    assert_eq!((fake.documents().len(), changed(&plugin, "refused")), (1, 1));
+    // Where everything is refused, it is the set-up's fault: that is for the gateway to find out.
+    fake.fail(answer(400, "bad"));
+    let outcome = plugin.export([Sample::chat().number(9)]);
+    assert_eq!((outcome.status, &*outcome.letters()), (status::REJECT, "-"));
+}
+
+#[test]
+fn a_body_that_no_cluster_takes_is_mended_or_left_out_and_its_record_is_there() {
+    let fake = Fake::start();
+    let plugin = create(&fake, json!({}));
+    let twice = Sample::chat().number(0).request(r#"{"user":"a","n":[{"x":1,"x":2}],"user":"b"}"#);
+    let long = Sample::chat().number(1).request(format!(r#"{{"seed":{}}}"#, "1".repeat(1500)));
+    let deep = Sample::chat().number(2).response("[".repeat(1200) + &"]".repeat(1200));
+    assert!(plugin.export([twice, long, deep]).is_all_delivered());
+    let attributes: Vec<_> =
+        fake.documents().into_iter().map(|document| document.source["attributes"].clone()).collect();
+    assert_eq!(attributes[0]["request"], json!({ "user": "b", "n": [{ "x": 2 }] }));
+    assert_eq!(attributes[1]["request"], json!({ "seed": "1".repeat(1500) }));
+    assert!(attributes[0]["response"].is_object() && attributes[2]["request"].is_object());
+    assert_eq!(attributes[2]["response"], Value::Null);
+    let truncated = |place: usize| attributes[place]["metadata"]["truncated"].clone();
+    assert_eq!([truncated(0), truncated(1), truncated(2)], [json!([]), json!([]), json!(["response"])]);
+    let counts = ["mended", "left_out", "refused"].map(|change| changed(&plugin, change));
+    assert_eq!(counts, [2, 1, 0]);
+    let bulk = bulks(&fake).remove(0);
+    assert!(!bulk.contains(r#""user":"a""#), "the wire has one of a name");
+}
+
+#[test]
+fn what_was_said_is_sent_as_a_text_of_bounded_length() {
+    let fake = Fake::start();
+    let plugin = create(&fake, json!({ "bodies": "text", "max_text_bytes": "1 KiB" }));
+    let long = Sample::chat().number(1).request(format!(r#"{{"input":"{}?"}}"#, "é".repeat(1000)));
+    assert!(plugin.export([Sample::chat(), long]).is_all_delivered());
+    let texts: Vec<_> =
+        fake.documents().into_iter().map(|document| document.source["text"].clone()).collect();
+    assert_eq!(texts[0], json!({ "request": "Say hello", "response": "Hello!" }));
+    assert_eq!(texts[1]["request"], format!("{}?", "é".repeat(511)));
+    let template = fake.template("magicapi-metrics").unwrap();
+    let mappings = &template["template"]["mappings"]["properties"];
+    assert_eq!(mappings["text"]["properties"]["request"]["type"], "text");
+    assert_eq!(mappings["attributes"]["properties"]["request"]["enabled"], false);
+    assert!(fake.documents()[0].source["attributes"]["request"].is_object());
 }
 
 #[test]
@@ -307,6 +399,26 @@ fn the_template_is_there_before_the_first_record_and_put_once() {
     let without = Fake::start();
     assert!(create(&without, json!({ "setup_template": false })).export(samples(1)).is_all_delivered());
     assert_eq!(puts(&without), 0);
+}
+
+#[test]
+fn every_field_of_a_document_has_a_type() {
+    fn without_type(document: &Value, mapping: &Value, at: &str, found: &mut Vec<String>) {
+        for (name, value) in document.as_object().unwrap() {
+            let (mapping, at) = (&mapping["properties"][name], format!("{at}.{name}"));
+            if mapping["properties"].is_object() {
+                without_type(value, mapping, &at, found);
+            } else if mapping.is_null() {
+                found.push(at);
+            }
+        }
+    }
+    let fake = Fake::start();
+    assert!(create(&fake, json!({ "bodies": "text" })).export(samples(1)).is_all_delivered());
+    let template = fake.template("magicapi-metrics").unwrap();
+    let mut found = Vec::new();
+    without_type(&fake.documents()[0].source, &template["template"]["mappings"], "", &mut found);
+    assert_eq!(found, [""; 0]);
 }
 
 #[test]

@@ -12,9 +12,9 @@ use std::{
 
 use tracing::{error, warn};
 
-use crate::rotation::Rotated;
+use crate::rotation::{Keeping, Rotated};
 
-/// Forces a file to the disk at the latest one interval after it was marked. Asleep while nothing is written.
+/// Forces files to the disk at the latest one interval after the first was marked. Asleep while nothing is written.
 #[derive(Debug)]
 pub struct Syncer {
     shared: Arc<Shared>,
@@ -29,7 +29,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    dirty: Option<Arc<File>>,
+    dirty: Vec<Arc<File>>,
     failure: Option<String>,
     stop: bool,
 }
@@ -49,7 +49,8 @@ impl Syncer {
     /// `file` has lines that are not on the disk.
     pub fn mark(&self, file: &Arc<File>) {
         let mut state = self.shared.lock();
-        if state.dirty.replace(Arc::clone(file)).is_none() {
+        if !state.dirty.iter().any(|dirty| Arc::ptr_eq(dirty, file)) {
+            state.dirty.push(Arc::clone(file));
             self.shared.changed.notify_all();
         }
     }
@@ -79,18 +80,17 @@ impl Shared {
         loop {
             state = self
                 .changed
-                .wait_while(state, |state| state.dirty.is_none() && !state.stop)
+                .wait_while(state, |state| state.dirty.is_empty() && !state.stop)
                 .unwrap_or_else(PoisonError::into_inner);
             let waited = self.changed.wait_timeout_while(state, interval, |state| !state.stop);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            let Some(file) = state.dirty.take() else {
-                if state.stop {
-                    return;
-                }
-                continue;
-            };
+            let files = std::mem::take(&mut state.dirty);
+            if files.is_empty() && state.stop {
+                return;
+            }
             drop(state);
-            let failure = file.sync_data().err().map(|error| error.to_string());
+            let failure = files.iter().filter_map(|file| file.sync_data().err()).last();
+            let failure = failure.map(|error| error.to_string());
             if let Some(error) = &failure {
                 error!(error, "fsync failed: lines that were taken may be lost if the machine goes down");
             }
@@ -103,44 +103,70 @@ impl Shared {
 /// Tidies rotated files: at once where that is only deleting, on a thread of its own where it is compressing.
 #[derive(Debug)]
 pub struct Archiver {
-    rotated: Rotated,
-    keep: u32,
-    compress: Option<u32>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    keeping: Keeping,
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Logs whose rotated files are to be looked at.
+    waiting: Mutex<Vec<Rotated>>,
+    stop: AtomicBool,
 }
 
 impl Archiver {
-    /// `compress` is the mode of compressed files, if there are to be any.
+    /// One that keeps so many, in that way.
     #[must_use]
-    pub fn new(rotated: Rotated, keep: u32, compress: Option<u32>) -> Self {
-        Self { rotated, keep, compress, stop: Arc::default(), thread: None }
+    pub fn new(keeping: Keeping) -> Self {
+        Self { keeping, queue: Arc::default(), thread: Mutex::default() }
     }
 
-    /// Brings the rotated files in order. While an earlier compression runs nothing is done: it is made up for at the
-    /// next rotation.
-    pub fn tidy(&mut self) {
-        if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
-            return;
+    /// Brings the rotated files of a log in order.
+    pub fn tidy(&self, rotated: Rotated) {
+        if self.keeping.compress.is_none() {
+            return tidy(&rotated, self.keeping, &self.queue.stop);
         }
-        let (rotated, keep, compress) = (self.rotated.clone(), self.keep, self.compress);
-        let stop = Arc::clone(&self.stop);
-        let tidy = move || {
-            if let Err(error) = rotated.tidy(keep, compress, &stop) {
-                warn!(%error, "cannot tidy the rotated files");
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.queue.waiting();
+        if !waiting.contains(&rotated) {
+            waiting.push(rotated);
+        }
+        drop(waiting);
+        if thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (queue, keeping) = (Arc::clone(&self.queue), self.keeping);
+            *thread = Some(std::thread::spawn(move || queue.run(keeping)));
+        }
+    }
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Rotated>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until there is nothing more to do. What is added as it ends is done with the next.
+    fn run(&self, keeping: Keeping) {
+        loop {
+            let next = self.waiting().pop();
+            match next {
+                Some(rotated) if !self.stop.load(Ordering::Relaxed) => tidy(&rotated, keeping, &self.stop),
+                _ => return,
             }
-        };
-        if compress.is_some() {
-            self.thread = Some(std::thread::spawn(tidy));
-        } else {
-            tidy();
         }
+    }
+}
+
+fn tidy(rotated: &Rotated, keeping: Keeping, stop: &AtomicBool) {
+    if let Err(error) = rotated.tidy(keeping, stop) {
+        warn!(%error, "cannot tidy the rotated files");
     }
 }
 
 impl Drop for Archiver {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _ = self.thread.take().map(JoinHandle::join);
+        self.queue.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = thread.map(JoinHandle::join);
     }
 }

@@ -1,18 +1,23 @@
 //! The settings: `[plugin.config]`.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
+use plugin_api::InitError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setting_values::{ByteSize, HumanDuration};
+
+use crate::{pattern::Pattern, rotation::Keeping};
 
 /// Settings of the file exporter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The file that lines are appended to. Missing directories are created.
+    /// The file that lines are appended to. Missing directories are created. With `{date}`, `{hour}` (of the record, in
+    /// UTC), `{org_id}`, `{project_id}`, `{user_id}`, `{provider}` or `{model}` (as it was asked for) in it there is a file
+    /// for each value: `"/var/log/magicapi/{date}/{org_id}.jsonl"`. A value that the record lacks is `_`.
     #[schemars(extend("x-env" = "FILE_EXPORTER_PATH"))]
-    pub path: PathBuf,
+    pub path: String,
     /// The file is rotated before it would grow beyond this size, for instance `"100 MiB"`. `"0 B"`: never by size. A
     /// batch is never split, so one that is larger has a file of its own.
     #[serde(default = "default_max_bytes")]
@@ -22,14 +27,27 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("x-env" = "FILE_EXPORTER_MAX_AGE"))]
     pub max_age: HumanDuration,
-    /// Number of rotated files that are kept; older ones are deleted. 0: all are kept.
+    /// Number of rotated files that are kept of each file; older ones are deleted. 0: all are kept.
     #[serde(default = "default_keep")]
     #[schemars(extend("x-env" = "FILE_EXPORTER_KEEP"))]
     pub keep: u32,
-    /// Whether rotated files are compressed with gzip, in the background.
+    /// All files together are kept below this size, rotated ones, those of other days and of other values included: the
+    /// oldest are deleted. At least `max_bytes`. Files that are open for writing are never deleted. `"0 B"`: no limit.
+    #[serde(default)]
+    #[schemars(extend("x-env" = "FILE_EXPORTER_MAX_TOTAL_BYTES"))]
+    pub max_total_bytes: ByteSize,
+    /// With values in `path`: so many files are open at once; the one that was not written to for longest is closed.
+    #[serde(default = "default_max_open_files")]
+    #[schemars(range(min = 1, max = 1000), extend("x-env" = "FILE_EXPORTER_MAX_OPEN_FILES"))]
+    pub max_open_files: usize,
+    /// Whether rotated files are compressed, in the background.
     #[serde(default)]
     #[schemars(extend("x-env" = "FILE_EXPORTER_COMPRESS"))]
     pub compress: bool,
+    /// How they are compressed: `"gzip"`, or `"zstd"`, which is quicker and smaller.
+    #[serde(default)]
+    #[schemars(extend("x-env" = "FILE_EXPORTER_COMPRESSION"))]
+    pub compression: Compression,
     /// When lines are forced to the disk. `"never"`: the system decides; safe against a crash of the gateway, not of
     /// the machine. `"batch"`: before a batch counts as delivered. `"interval:1s"`: in the background, so often.
     #[serde(default)]
@@ -47,6 +65,59 @@ fn default_max_bytes() -> ByteSize {
 
 fn default_keep() -> u32 {
     10
+}
+
+fn default_max_open_files() -> usize {
+    64
+}
+
+/// How rotated files are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// `.gz`
+    #[default]
+    Gzip,
+    /// `.zst`
+    Zstd,
+}
+
+impl Compression {
+    /// Endings of all.
+    pub const ENDINGS: [&str; 2] = [Self::Gzip.ending(), Self::Zstd.ending()];
+
+    /// Ending of a compressed file.
+    #[must_use]
+    pub const fn ending(self) -> &'static str {
+        match self {
+            Self::Gzip => ".gz",
+            Self::Zstd => ".zst",
+        }
+    }
+}
+
+impl Config {
+    /// What is done with rotated files.
+    #[must_use]
+    pub fn keeping(&self) -> Keeping {
+        Keeping { keep: self.keep, compress: self.compress.then_some(self.compression), mode: self.mode.0 }
+    }
+
+    /// Where lines go.
+    ///
+    /// # Errors
+    /// The setting that is wrong.
+    pub fn pattern(&self) -> Result<Pattern, InitError> {
+        let (total, one) = (self.max_total_bytes.bytes(), self.max_bytes.bytes());
+        if total > 0 && (one == 0 || total < one) {
+            return Err(InitError::invalid_config(
+                "max_total_bytes is less than max_bytes, the size of one file; files that are written to are never \
+                 deleted, so lower max_bytes or raise max_total_bytes",
+            ));
+        }
+        Pattern::parse(&self.path)
+            .map_err(|why| InitError::invalid_config(format!("path: `{}` {why}", self.path)))
+    }
 }
 
 /// When lines are forced to the disk.
@@ -135,8 +206,8 @@ mod tests {
         let config = read(r#"{"path":"a.jsonl"}"#).unwrap();
         let written = serde_json::to_value(&config).unwrap();
         let expected = serde_json::json!({
-            "path": "a.jsonl", "max_bytes": "100 MiB", "max_age": "0s", "keep": 10, "compress": false,
-            "fsync": "never", "mode": "0600",
+            "path": "a.jsonl", "max_bytes": "100 MiB", "max_age": "0s", "keep": 10, "max_total_bytes": "0 B",
+            "max_open_files": 64, "compress": false, "compression": "gzip", "fsync": "never", "mode": "0600",
         });
         assert_eq!(written, expected);
         assert_eq!(serde_json::from_value::<Config>(written).unwrap(), config);
@@ -161,6 +232,7 @@ mod tests {
             (r#"{"path":"a","max_bytes":"100"}"#, "the unit is missing"),
             (r#"{"path":"a","max_bytes":"100 parsecs"}"#, "such as \"20 MiB\""),
             (r#"{"path":"a","max_age":"7"}"#, "such as \"30s\": the unit is missing"),
+            (r#"{"path":"a","compression":"xz"}"#, "`gzip` or `zstd`"),
             (r#"{"path":"a","fsync":"always"}"#, "\"never\", \"batch\" or \"interval:1s\""),
             (r#"{"path":"a","fsync":"interval:0s"}"#, "above 0"),
             (r#"{"path":"a","mode":"rw"}"#, "such as \"0600\""),

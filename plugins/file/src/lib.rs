@@ -3,13 +3,16 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | the settings |
-//! | [`log`] | the file: opened, locked, written to, rotated, reopened |
+//! | [`pattern`] | where a record's line goes |
+//! | [`logs`] | the files that are open, and all together |
+//! | [`total`] | which files go when all together are too large |
+//! | [`log`] | one file: opened, locked, written to, rotated, reopened |
 //! | [`append`] | whole lines or none |
 //! | [`repair`] | a last line that was torn by a crash |
 //! | [`rotation`] | rotated files: names, how many, compression |
 //! | [`background`] | fsync at intervals, compression |
 //!
-//! Invariants: the file holds whole lines alone; a line that was reported as delivered is in it; no retry writes a
+//! Invariants: a file holds whole lines alone; a line that was reported as delivered is in it; no retry writes a
 //! line that is there already.
 
 #![forbid(unsafe_code)]
@@ -18,12 +21,15 @@ pub mod append;
 pub mod background;
 pub mod config;
 pub mod log;
+pub mod logs;
+pub mod pattern;
 pub mod repair;
 pub mod rotation;
+pub mod total;
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -33,23 +39,31 @@ use plugin_api::{
 };
 use tracing::warn;
 
-use crate::{append::Appended, config::Config, log::Log};
+use crate::{append::Appended, config::Config, logs::Logs};
 
 /// The exporter.
 #[derive(Debug)]
 pub struct JsonLines {
-    path: PathBuf,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    log: Log,
-    /// Lines of the batch under way, kept for its memory.
-    lines: Vec<u8>,
-    /// Where each record's line ends in `lines`.
-    ends: Vec<usize>,
+    logs: Logs,
+    /// Lines of the batch under way, for each file that they go to; kept for their memory.
+    files: Vec<Lines>,
     last_error: Option<String>,
+}
+
+/// Lines for one file.
+#[derive(Debug)]
+struct Lines {
+    path: PathBuf,
+    text: Vec<u8>,
+    /// Where each record's line ends in `text`.
+    ends: Vec<usize>,
+    /// The records' places in the batch.
+    records: Vec<usize>,
 }
 
 /// Memory for lines that is kept from one batch to the next.
@@ -63,12 +77,8 @@ impl TelemetryExporter for JsonLines {
         .batch(1000, 5 * 1024 * 1024, Duration::from_millis(500));
 
     async fn init(config: Config, _: Host) -> Result<Self, InitError> {
-        let path = config.path.clone();
-        if path.file_name().is_none() {
-            return Err(InitError::invalid_config(format!("path: `{}` names no file", path.display())));
-        }
-        let mut log = Log::new(config);
-        let last_error = match log.open(SystemTime::now()) {
+        let mut logs = Logs::new(config)?;
+        let last_error = match logs.open(SystemTime::now()) {
             Ok(()) => None,
             Err(error) if is_temporary(&error) => {
                 warn!(%error, "the file cannot be opened yet");
@@ -79,33 +89,27 @@ impl TelemetryExporter for JsonLines {
             }
             Err(error) => return Err(InitError::failed(format!("cannot open {error}"))),
         };
-        let state = State { log, lines: Vec::new(), ends: Vec::new(), last_error };
-        Ok(Self { path, state: Mutex::new(state) })
+        Ok(Self { state: Mutex::new(State { logs, files: Vec::new(), last_error }) })
     }
 
     async fn export(&self, batch: Batch<'_>) -> Result<(), ExportError> {
         let state = &mut *self.state();
-        state.lines.clear();
-        state.ends.clear();
-        for record in batch.iter() {
-            add_line(&mut state.lines, record);
-            state.ends.push(state.lines.len());
-        }
-        let appended = state.append();
-        let outcome = self.judge(batch, &state.ends, &appended);
+        state.gather(batch);
+        let outcome = state.write(batch);
         state.last_error = outcome.as_ref().err().map(ToString::to_string);
-        state.lines.shrink_to(KEPT_BYTES);
+        state.files.truncate(1);
+        state.files.iter_mut().for_each(|lines| lines.text.shrink_to(KEPT_BYTES));
         outcome
     }
 
     async fn health(&self) -> Health {
         let state = self.state();
-        let failure = state.last_error.clone().or_else(|| state.log.sync_failure());
+        let failure = state.last_error.clone().or_else(|| state.logs.sync_failure());
         failure.map_or(Health::Healthy, Health::Unhealthy)
     }
 
     async fn shutdown(&self) -> Result<(), ExportError> {
-        Ok(self.state().log.sync()?)
+        Ok(self.state().logs.sync()?)
     }
 }
 
@@ -113,42 +117,109 @@ impl JsonLines {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Tells each record's fate from the number of bytes that are in the file.
-    fn judge(&self, batch: Batch<'_>, ends: &[usize], appended: &Appended) -> Result<(), ExportError> {
-        let Some(error) = &appended.error else { return Ok(()) };
-        let mut start = 0;
-        for (index, end) in ends.iter().copied().enumerate() {
-            if end > start && end <= appended.bytes {
-                batch.delivered(index);
-            }
-            start = end;
-        }
-        Err(ExportError::retry(match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                format!("the disk of {} is full", self.path.display())
-            }
-            io::ErrorKind::FileTooLarge => {
-                format!("{} may not grow further: {error} (`ulimit -f`)", self.path.display())
-            }
-            _ => format!("cannot write to {}: {error}", self.path.display()),
-        }))
-    }
 }
 
 impl State {
-    /// Appends the lines, in as many pieces as it takes for none to be larger than a file may be. The first that fails
-    /// is the last.
-    fn append(&mut self) -> Appended {
-        let mut whole = Appended { bytes: 0, error: None, is_torn: false };
-        for end in cuts(&self.ends, self.log.max_bytes()) {
-            let piece = self.log.append(&self.lines[whole.bytes..end], SystemTime::now());
-            whole = Appended { bytes: whole.bytes + piece.bytes, ..piece };
-            if whole.error.is_some() {
-                break;
+    /// Sorts the batch's lines by the file that they go to.
+    fn gather(&mut self, batch: Batch<'_>) {
+        self.files.iter_mut().for_each(Lines::clear);
+        let single = self.logs.pattern().single();
+        for record in batch.iter() {
+            let path = match (&single, record.fields()) {
+                (Some(path), _) => path.clone(),
+                (None, Ok(fields)) => self.logs.pattern().path(&fields),
+                (None, Err(error)) => {
+                    record.reject(&error.to_string());
+                    continue;
+                }
+            };
+            self.lines(path).add(record);
+        }
+    }
+
+    fn lines(&mut self, path: PathBuf) -> &mut Lines {
+        let of_path = |lines: &Lines| lines.records.is_empty() || lines.path == path;
+        let place = self.files.iter().position(of_path).unwrap_or_else(|| {
+            self.files.push(Lines {
+                path: PathBuf::new(),
+                text: Vec::new(),
+                ends: Vec::new(),
+                records: Vec::new(),
+            });
+            self.files.len() - 1
+        });
+        let lines = &mut self.files[place];
+        lines.path = path;
+        lines
+    }
+
+    /// Writes them, file by file. What cannot be written to one does not hold up the others.
+    fn write(&mut self, batch: Batch<'_>) -> Result<(), ExportError> {
+        let mut error = None;
+        let mut written = Vec::with_capacity(self.files.len());
+        for lines in self.files.iter().filter(|lines| !lines.records.is_empty()) {
+            let appended = append(&mut self.logs, lines);
+            error = error.or_else(|| appended.error.as_ref().map(|error| failure(&lines.path, error)));
+            written.push(appended.bytes);
+        }
+        let Some(error) = error else { return Ok(()) };
+        let files = self.files.iter().filter(|lines| !lines.records.is_empty());
+        files.zip(written).for_each(|(lines, bytes)| lines.judge(batch, bytes));
+        Err(ExportError::retry(error))
+    }
+}
+
+/// Appends the lines, in as many pieces as it takes for none to be larger than a file may be. The first that fails is the
+/// last.
+fn append(logs: &mut Logs, lines: &Lines) -> Appended {
+    let mut whole = Appended { bytes: 0, error: None, is_torn: false };
+    for end in cuts(&lines.ends, logs.max_bytes()) {
+        let piece = logs.append(&lines.path, &lines.text[whole.bytes..end], SystemTime::now());
+        whole = Appended { bytes: whole.bytes + piece.bytes, ..piece };
+        if whole.error.is_some() {
+            break;
+        }
+    }
+    whole
+}
+
+fn failure(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("the disk of {} is full", path.display())
+        }
+        io::ErrorKind::FileTooLarge => {
+            format!("{} may not grow further: {error} (`ulimit -f`)", path.display())
+        }
+        _ => format!("cannot write to {}: {error}", path.display()),
+    }
+}
+
+impl Lines {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+        self.records.clear();
+    }
+
+    /// Adds the record's line; one that cannot be written is rejected and adds nothing.
+    fn add(&mut self, record: Record<'_>) {
+        let start = self.text.len();
+        match record.to_otel_log().write_to(&mut self.text) {
+            Ok(()) => self.text.push(b'\n'),
+            Err(error) => {
+                self.text.truncate(start);
+                return record.reject(&error.to_string());
             }
         }
-        whole
+        self.ends.push(self.text.len());
+        self.records.push(record.index());
+    }
+
+    /// Tells which records are delivered, from the number of bytes that are in the file.
+    fn judge(&self, batch: Batch<'_>, bytes: usize) {
+        let written = self.ends.iter().zip(&self.records).filter(|(end, _)| **end <= bytes);
+        written.for_each(|(_, record)| batch.delivered(*record));
     }
 }
 
@@ -167,18 +238,6 @@ fn cuts(ends: &[usize], max_bytes: u64) -> Vec<usize> {
         cuts.push(last);
     }
     cuts
-}
-
-/// Adds the record's line; one that cannot be written is rejected and adds nothing.
-fn add_line(lines: &mut Vec<u8>, record: Record<'_>) {
-    let start = lines.len();
-    match record.to_otel_log().write_to(lines) {
-        Ok(()) => lines.push(b'\n'),
-        Err(error) => {
-            lines.truncate(start);
-            record.reject(&error.to_string());
-        }
-    }
 }
 
 /// Failures that may be over by the next batch.

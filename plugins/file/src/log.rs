@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
@@ -22,12 +22,21 @@ use crate::{
 /// The log that `path` names, whichever file that is at the moment.
 #[derive(Debug)]
 pub struct Log {
-    config: Config,
+    path: PathBuf,
+    shared: Arc<Shared>,
     open: Option<Open>,
     /// Half a line was left behind by a failed write.
     is_torn: bool,
     /// A failing rotation is said once, not once per batch.
     rotation_failed: bool,
+    /// A file was opened, after a rotation for instance.
+    was_opened: bool,
+}
+
+/// What all logs of an exporter have in common.
+#[derive(Debug)]
+pub struct Shared {
+    config: Config,
     syncer: Option<Syncer>,
     archiver: Archiver,
 }
@@ -40,17 +49,42 @@ struct Open {
     born: SystemTime,
 }
 
-impl Log {
-    /// A log that is not open yet.
+impl Shared {
+    /// What these settings say.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let syncer = match config.fsync {
             Fsync::Interval(interval) => Some(Syncer::start(interval)),
             Fsync::Never | Fsync::Batch => None,
         };
-        let compress = config.compress.then_some(config.mode.0);
-        let archiver = Archiver::new(Rotated::of(&config.path), config.keep, compress);
-        Self { config, open: None, is_torn: false, rotation_failed: false, syncer, archiver }
+        let archiver = Archiver::new(config.keeping());
+        Self { config, syncer, archiver }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Why lines that were taken may not be on the disk.
+    #[must_use]
+    pub fn sync_failure(&self) -> Option<String> {
+        self.syncer.as_ref().and_then(Syncer::failure)
+    }
+}
+
+impl Log {
+    /// A log that is not open yet.
+    #[must_use]
+    pub fn new(path: PathBuf, shared: Arc<Shared>) -> Self {
+        let (is_torn, rotation_failed, was_opened) = (false, false, false);
+        Self { path, shared, open: None, is_torn, rotation_failed, was_opened }
+    }
+
+    /// Whether a file was opened since the last time that this was asked.
+    pub fn was_opened(&mut self) -> bool {
+        std::mem::take(&mut self.was_opened)
     }
 
     /// Opens the file if it is not open: creates it, locks it, repairs a torn last line.
@@ -59,20 +93,14 @@ impl Log {
     /// The system's, with the path; `WouldBlock` when another process holds the lock.
     pub fn open(&mut self, now: SystemTime) -> io::Result<()> {
         if self.open.is_none() {
-            let path = &self.config.path;
-            let open = Open::at(&self.config, now)
+            let path = &self.path;
+            let open = Open::at(path, &self.shared.config, now)
                 .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
             self.open = Some(open);
-            self.is_torn = false;
-            self.archiver.tidy();
+            (self.is_torn, self.was_opened) = (false, true);
+            self.shared.archiver.tidy(Rotated::of(path));
         }
         Ok(())
-    }
-
-    /// How large a file may become; 0 is no limit.
-    #[must_use]
-    pub fn max_bytes(&self) -> u64 {
-        self.config.max_bytes.bytes()
     }
 
     /// Appends whole lines, after what the file needs first.
@@ -92,22 +120,16 @@ impl Log {
     /// # Errors
     /// Those of `fdatasync(2)`.
     pub fn sync(&self) -> io::Result<()> {
-        match (&self.open, self.config.fsync) {
+        match (&self.open, self.shared.config.fsync) {
             (None, _) | (_, Fsync::Never) => Ok(()),
             (Some(open), _) => open.file.sync_data(),
         }
     }
 
-    /// Why lines that were taken may not be on the disk.
-    #[must_use]
-    pub fn sync_failure(&self) -> Option<String> {
-        self.syncer.as_ref().and_then(Syncer::failure)
-    }
-
     /// The file to write `more` bytes to.
     fn prepare(&mut self, more: u64, now: SystemTime) -> io::Result<Arc<File>> {
-        if self.open.as_ref().is_some_and(|open| !open.is_in_place(&self.config.path)) {
-            info!(path = %self.config.path.display(), "the file was moved or deleted; starting a new one");
+        if self.open.as_ref().is_some_and(|open| !open.is_in_place(&self.path)) {
+            info!(path = %self.path.display(), "the file was moved or deleted; starting a new one");
             self.sync()?;
             self.open = None;
         }
@@ -124,7 +146,7 @@ impl Log {
 
     fn repair(&mut self) -> io::Result<()> {
         if let Some(open) = &self.open {
-            repair(&open.file, &self.config.path, self.config.mode.0)?;
+            repair(&open.file, &self.path, self.shared.config.mode.0)?;
             self.is_torn = false;
         }
         Ok(())
@@ -133,7 +155,7 @@ impl Log {
     fn is_due(&self, more: u64, now: SystemTime) -> io::Result<bool> {
         let Some(open) = &self.open else { return Ok(false) };
         let length = open.file.metadata()?.len();
-        let (max_bytes, max_age) = (self.config.max_bytes.bytes(), self.config.max_age.0);
+        let (max_bytes, max_age) = (self.shared.config.max_bytes.bytes(), self.shared.config.max_age.0);
         let is_full = max_bytes > 0 && length + more > max_bytes;
         let is_old = !max_age.is_zero() && now.duration_since(open.born).is_ok_and(|age| age >= max_age);
         Ok(length > 0 && (is_full || is_old))
@@ -141,8 +163,8 @@ impl Log {
 
     /// Gives the file its rotated name. Where that fails the log goes on in the same file: lines matter more.
     fn rotate(&mut self, now: SystemTime) -> bool {
-        let name = Rotated::of(&self.config.path).name(now);
-        let rotated = self.sync().and_then(|()| fs::rename(&self.config.path, &name));
+        let name = Rotated::of(&self.path).name(now);
+        let rotated = self.sync().and_then(|()| fs::rename(&self.path, &name));
         match rotated {
             Ok(()) => {
                 self.open = None;
@@ -160,7 +182,7 @@ impl Log {
 
     /// What the policy asks for after a write.
     fn settle(&self, file: &Arc<File>, length: u64, appended: Appended) -> Appended {
-        match (self.config.fsync, &self.syncer) {
+        match (self.shared.config.fsync, &self.shared.syncer) {
             (Fsync::Batch, _) => match file.sync_data() {
                 Ok(()) => appended,
                 Err(error) => {
@@ -180,8 +202,7 @@ impl Log {
 }
 
 impl Open {
-    fn at(config: &Config, now: SystemTime) -> io::Result<Self> {
-        let path = &config.path;
+    fn at(path: &Path, config: &Config, now: SystemTime) -> io::Result<Self> {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
@@ -189,7 +210,7 @@ impl Open {
             let text = "this is no regular file (for a terminal or a pipe there is the console exporter)";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let file = open_or_create(config)?;
+        let file = open_or_create(path, config)?;
         lock(&file)?;
         let metadata = file.metadata()?;
         let open = Self {
@@ -220,18 +241,18 @@ impl Open {
 }
 
 /// A file that is there keeps its permissions; a new one gets those of the settings, whatever the umask.
-fn open_or_create(config: &Config) -> io::Result<File> {
+fn open_or_create(path: &Path, config: &Config) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).mode(config.mode.0);
-    match options.clone().create_new(true).open(&config.path) {
+    match options.clone().create_new(true).open(path) {
         Ok(file) => {
             file.set_permissions(Permissions::from_mode(config.mode.0))?;
             if config.fsync != Fsync::Never {
-                sync_directory(&config.path)?;
+                sync_directory(path)?;
             }
             Ok(file)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.create(true).open(&config.path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.create(true).open(path),
         Err(error) => Err(error),
     }
 }

@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     thread,
     time::Instant,
 };
@@ -12,11 +13,10 @@ use std::{
 use exporter_testkit::{Plugin, Records, Sample, Verdict};
 use plugin_api::abi::status;
 use serde_json::{Value, json};
-use setting_values::{ByteSize, HumanDuration};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Fsync, Mode};
+use crate::log::{Log, Shared};
 
 /// A plugin on `log.jsonl` in `directory`, with more settings.
 fn plugin(directory: &TempDir, more: &Value) -> Plugin<JsonLines> {
@@ -81,11 +81,24 @@ fn a_path_that_cannot_be_a_log_is_refused_with_the_path() {
         (directory.path().to_owned(), status::INVALID_CONFIG, "no regular file"),
         ("/dev/null".into(), status::INVALID_CONFIG, "no regular file"),
         ("/".into(), status::INVALID_CONFIG, "names no file"),
+        (directory.path().join("{org}.jsonl"), status::INVALID_CONFIG, "has `{org}` in it"),
         (directory.path().join("plain/log.jsonl"), status::FAULT, "plain/log.jsonl"),
     ] {
         let refused = Plugin::<JsonLines>::create(json!({ "path": path }).to_string()).unwrap_err();
         assert_eq!(refused.status, status, "{refused}");
         assert!(refused.message.contains(expected), "{refused}");
+    }
+}
+
+#[test]
+fn a_total_size_that_no_file_fits_is_refused() {
+    for settings in [
+        json!({ "path": "a", "max_total_bytes": "1 MiB" }),
+        json!({ "path": "a", "max_total_bytes": "1 GiB", "max_bytes": "0 B" }),
+    ] {
+        let refused = Plugin::<JsonLines>::create(settings.to_string()).unwrap_err();
+        assert_eq!(refused.status, status::INVALID_CONFIG);
+        assert!(refused.message.starts_with("max_total_bytes is less than max_bytes"), "{refused}");
     }
 }
 
@@ -109,12 +122,18 @@ fn a_full_file_is_rotated_and_old_ones_go() {
 
 #[test]
 fn rotated_files_are_compressed_in_the_background() {
+    for (compression, ending) in [("gzip", ".jsonl.gz"), ("zstd", ".jsonl.zst")] {
+        compresses(compression, ending);
+    }
+}
+
+fn compresses(compression: &str, ending: &str) {
     let directory = tempfile::tempdir().unwrap();
-    let settings = json!({ "max_bytes": "1 KiB", "keep": 0, "compress": true });
+    let settings = json!({ "max_bytes": "1 KiB", "keep": 0, "compress": true, "compression": compression });
     let file = plugin(&directory, &settings);
     let until = Instant::now() + Duration::from_secs(20);
     let mut number = 0;
-    while names(&directory).iter().filter(|name| name.ends_with(".jsonl.gz")).count() < 3 {
+    while names(&directory).iter().filter(|name| name.ends_with(ending)).count() < 3 {
         assert!(Instant::now() < until, "{:?}", names(&directory));
         assert!(file.export(batch(number..number + 1)).is_all_delivered());
         number += 1;
@@ -126,15 +145,9 @@ fn rotated_files_are_compressed_in_the_background() {
 
 /// A log without a plugin around it, so that time can be given.
 fn log(directory: &TempDir) -> Log {
-    Log::new(Config {
-        path: directory.path().join("log.jsonl"),
-        max_bytes: ByteSize::new(0),
-        max_age: HumanDuration::seconds(3600),
-        keep: 0,
-        compress: false,
-        fsync: Fsync::Never,
-        mode: Mode::default(),
-    })
+    let path = directory.path().join("log.jsonl");
+    let config = json!({ "path": path, "max_bytes": "0 B", "max_age": "1h", "keep": 0 });
+    Log::new(path, Arc::new(Shared::new(serde_json::from_value(config).unwrap())))
 }
 
 #[test]
@@ -280,6 +293,82 @@ fn whole_lines_survive_kill_9() {
         assert!(now > lines, "round {round}: {now} after {lines}");
         lines = now;
     }
+}
+
+/// Samples of two organisations, the second of which would like to be elsewhere.
+fn of_two(numbers: std::ops::Range<u32>) -> Vec<Sample> {
+    let of = |number: u32| if number.is_multiple_of(2) { "acme" } else { "../../acme" };
+    numbers
+        .map(|number| Sample::chat().number(number).with(|it| it.org_id = Some(of(number).into())))
+        .collect()
+}
+
+#[test]
+fn each_organisation_has_a_file_of_its_own_on_each_day() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("logs/{date}/{org_id}.jsonl");
+    let settings = json!({ "path": path, "max_open_files": 1 });
+    let file = Plugin::<JsonLines>::create(settings.to_string()).unwrap();
+    for numbers in [0..3, 3..6] {
+        assert!(file.export(of_two(numbers)).is_all_delivered());
+    }
+    let day = directory.path().join("logs/2025-03-05");
+    assert_eq!(threads(&day.join("acme.jsonl")), ["thread_0", "thread_2", "thread_4"]);
+    assert_eq!(threads(&day.join("%2E%2E%2F%2E%2E%2Facme.jsonl")), ["thread_1", "thread_3", "thread_5"]);
+    let next = Sample::chat().number(6).with(|it| {
+        (it.timestamp, it.org_id) = ("2025-03-06T00:00:00.000Z".into(), None);
+    });
+    assert!(file.export([next]).is_all_delivered());
+    assert_eq!(threads(&directory.path().join("logs/2025-03-06/_.jsonl")), ["thread_6"]);
+    assert_eq!(names(&directory), ["logs"]);
+}
+
+#[test]
+fn one_file_that_cannot_be_written_holds_up_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("{org_id}.jsonl");
+    let file = Plugin::<JsonLines>::create(json!({ "path": path }).to_string()).unwrap();
+    fs::create_dir(directory.path().join("acme.jsonl")).unwrap();
+    let refused = file.export(of_two(0..4));
+    assert_eq!((refused.status, &*refused.letters()), (status::RETRY, "-D-D"), "{refused:?}");
+    assert!(refused.message.contains("acme.jsonl"), "{}", refused.message);
+    fs::remove_dir(directory.path().join("acme.jsonl")).unwrap();
+    assert!(file.export(of_two(0..4).into_iter().step_by(2)).is_all_delivered());
+    assert_eq!(threads(&directory.path().join("acme.jsonl")), ["thread_0", "thread_2"]);
+}
+
+#[test]
+fn all_files_together_stay_below_their_size_and_the_newest_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let total = |directory: &TempDir| -> u64 {
+        let sizes =
+            names(directory).into_iter().map(|name| fs::metadata(directory.path().join(name)).unwrap().len());
+        sizes.sum()
+    };
+    let settings = json!({ "max_bytes": "4 KiB", "keep": 0, "max_total_bytes": "20 KiB" });
+    let file = plugin(&directory, &settings);
+    for number in 0..40 {
+        assert!(file.export(batch(number..number + 1)).is_all_delivered());
+        // What was just written may be above it until the next look, and that is soon.
+        assert!(total(&directory) <= 24 << 10, "{}", total(&directory));
+    }
+    let kept: Vec<_> =
+        names(&directory).iter().flat_map(|name| threads(&directory.path().join(name))).collect();
+    assert!(kept.len() >= 6 && total(&directory) > 12 << 10, "{kept:?}");
+    let newest: Vec<_> = (40 - kept.len()..40).map(|number| format!("thread_{number}")).collect();
+    assert_eq!(kept, newest);
+    file.close().unwrap();
+
+    let path = directory.path().join("{org_id}.jsonl");
+    let settings =
+        json!({ "path": path, "max_bytes": "4 KiB", "max_total_bytes": "4 KiB", "max_open_files": 1 });
+    let file = Plugin::<JsonLines>::create(settings.to_string()).unwrap();
+    assert!(file.export(of_two(0..2)).is_all_delivered());
+    assert!(
+        total(&directory) <= 8 << 10,
+        "those that an earlier path has left count too: {:?}",
+        names(&directory)
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use plugin_api::InitError;
 use setting_values::regular_file;
 
-pub use setting_values::{ByteSize, HumanDuration, Secret};
+pub use setting_values::{ByteSize, HumanDuration, Secret, can_be_hidden};
 
 /// No secret and no certificate is larger.
 const LARGEST_FILE: u64 = 1 << 20;

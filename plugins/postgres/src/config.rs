@@ -6,6 +6,7 @@ use exporter_kit::{
     settings::{HumanDuration, Secret},
     tls::Tls,
 };
+use plugin_api::InitError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,12 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("x-env" = "POSTGRES_PARTITION"))]
     pub partition: Partition,
+    /// With `partition = "day"`: partitions of days that are over for so long are dropped, for instance `"90d"`, with all
+    /// that is in them. Only those that the exporter makes, by name and by bounds; looked for every hour. The user must
+    /// own them. Nothing is dropped unless this is set.
+    #[serde(default)]
+    #[schemars(extend("x-env" = "POSTGRES_RETENTION", "x-min" = "1d"))]
+    pub retention: Option<HumanDuration>,
     /// Longest time to connect and log in, for each server in `url`.
     #[serde(default = "default_connect_timeout")]
     #[schemars(extend("x-env" = "POSTGRES_CONNECT_TIMEOUT", "x-min" = "100ms"))]
@@ -87,6 +94,21 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("x-env" = "POSTGRES_SYNCHRONOUS_COMMIT"))]
     pub synchronous_commit: Option<SynchronousCommit>,
+}
+
+impl Config {
+    /// Checks what the schema cannot.
+    ///
+    /// # Errors
+    /// The setting that is wrong.
+    pub fn check(&self) -> Result<(), InitError> {
+        if self.retention.is_some() && self.partition != Partition::Day {
+            return Err(InitError::invalid_config(
+                "retention drops partitions of days, and there are none: set partition = \"day\", or leave retention out",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// How much TLS there is.

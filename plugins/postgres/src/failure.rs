@@ -1,5 +1,7 @@
 //! What an error of PostgreSQL means for the records, and what to tell the operator.
 
+use std::fmt;
+
 use plugin_api::{ExportError, causes};
 use tokio_postgres::error::DbError;
 
@@ -10,7 +12,9 @@ pub enum Fault {
     Retry,
     /// The connection is of no use any more: send the records again over another one.
     Connection,
-    /// Login, privileges, the database or the table: no record is at fault, and an operator is needed.
+    /// Login or privileges: no record is at fault, and an operator is needed.
+    Credentials,
+    /// The database or the table: an operator is needed here too.
     Setup,
     /// A record will never be taken.
     Record,
@@ -35,12 +39,14 @@ pub fn classify(sqlstate: &str, constraint: Option<&str>) -> Fault {
         "23514" if constraint.is_none() => Fault::Partition,
         // A query that took too long; other members of class 57 mean that the server goes down.
         "57014" => Fault::Retry,
+        "42501" => Fault::Credentials,
         "3D000" | "3F000" => Fault::Setup,
         // An exception of the operator's own trigger, and a view's check.
         "P0001" | "44000" => Fault::Record,
         _ => match sqlstate.get(..2).unwrap_or_default() {
             "08" | "57" => Fault::Connection,
-            "28" | "42" => Fault::Setup,
+            "28" => Fault::Credentials,
+            "42" => Fault::Setup,
             "21" | "22" | "23" | "54" => Fault::Record,
             // 40 rollback, 53 resources, 55 locks, 58 system, XX internal, and what later releases bring.
             _ => Fault::Retry,
@@ -70,7 +76,7 @@ fn cure(sqlstate: &str) -> Option<&'static str> {
 }
 
 /// A failure, with the place where it happened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     /// What helps.
     pub fault: Fault,
@@ -101,15 +107,29 @@ impl Failure {
         Self { fault: classify(code, error.constraint()), text }
     }
 
+    /// The same with more to say.
+    #[must_use]
+    pub fn but(self, more: &str) -> Self {
+        Self { text: format!("{}; {more}", self.text), ..self }
+    }
+
     /// As the gateway takes it; `place` names the server and the database.
     #[must_use]
     pub fn at(&self, place: &str) -> ExportError {
         let text = format!("PostgreSQL at {place}: {}", self.text);
         match self.fault {
-            Fault::Setup => ExportError::unauthorized(text),
+            Fault::Credentials => ExportError::unauthorized(text),
             Fault::Record => ExportError::reject(text),
-            Fault::Retry | Fault::Connection | Fault::Stale | Fault::Partition => ExportError::retry(text),
+            Fault::Retry | Fault::Connection | Fault::Setup | Fault::Stale | Fault::Partition => {
+                ExportError::retry(text)
+            }
         }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -139,13 +159,13 @@ mod tests {
             ("25006", Fault::Connection),
             ("25P02", Fault::Retry),
             ("26000", Fault::Connection),
-            ("28000", Fault::Setup),
-            ("28P01", Fault::Setup),
+            ("28000", Fault::Credentials),
+            ("28P01", Fault::Credentials),
             ("3D000", Fault::Setup),
             ("3F000", Fault::Setup),
             ("40001", Fault::Retry),
             ("40P01", Fault::Retry),
-            ("42501", Fault::Setup),
+            ("42501", Fault::Credentials),
             ("42703", Fault::Setup),
             ("42804", Fault::Setup),
             ("42P01", Fault::Stale),
@@ -184,7 +204,8 @@ mod tests {
             (Fault::Connection, ErrorKind::Retry),
             (Fault::Stale, ErrorKind::Retry),
             (Fault::Partition, ErrorKind::Retry),
-            (Fault::Setup, ErrorKind::Unauthorized),
+            (Fault::Credentials, ErrorKind::Unauthorized),
+            (Fault::Setup, ErrorKind::Retry),
             (Fault::Record, ErrorKind::Reject),
         ] {
             let error = Failure::new(fault, "out of order").at("db:5432/app");

@@ -30,7 +30,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use plugin_api::{
@@ -55,12 +55,16 @@ pub struct PostgresExporter {
     /// Connections that nobody uses at the moment: at most one for each thread that exports.
     idle: Mutex<Vec<Session>>,
     sanitized: AtomicU64,
+    /// When days are to be dropped again, where there is a retention.
+    next_look: Mutex<Option<Instant>>,
     /// The gateway's name for this exporter, as it stands in a label.
     instance: String,
 }
 
 /// Memory for logs that a connection keeps from one batch to the next.
 const KEPT_BYTES: usize = 8 << 20;
+/// How often old days are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Longest time for a sign of life.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// PostgreSQL takes messages of up to 1 GiB and needs several times as much memory while it reads one.
@@ -79,11 +83,13 @@ impl TelemetryExporter for PostgresExporter {
     async fn init(config: Config, host: Host) -> Result<Self, InitError> {
         let table = Table::parse(&config.table)
             .map_err(|error| InitError::invalid_config(format!("table: {error}")))?;
+        config.check()?;
         let exporter = Self {
             target: Target::of(&config)?,
             plan: Plan::new(&config, table),
             idle: Mutex::default(),
             sanitized: AtomicU64::new(0),
+            next_look: Mutex::new(config.retention.map(|_| Instant::now())),
             instance: host.instance().replace(['"', '\\', '\n'], "_"),
         };
         // A server that hangs is found out by the breaker; start-up does not wait for it.
@@ -96,7 +102,15 @@ impl TelemetryExporter for PostgresExporter {
     }
 
     async fn export(&self, batch: Batch<'_>) -> Result<(), ExportError> {
-        self.insert(batch).await.map_err(|failure| failure.at(&self.target.place))
+        let place = &self.target.place;
+        let without = self.insert(batch).await.map_err(|failure| failure.at(place))?;
+        if without.is_empty() {
+            return Ok(());
+        }
+        for (record, failure) in without {
+            batch.retry(record, &failure.at(place).to_string());
+        }
+        Err(ExportError::per_record())
     }
 
     async fn health(&self) -> Health {
@@ -126,13 +140,16 @@ impl PostgresExporter {
         Ok(())
     }
 
-    async fn insert(&self, batch: Batch<'_>) -> Result<(), Failure> {
+    /// Inserts a batch. Records for which there is no partition are returned, and then all others are delivered.
+    async fn insert(&self, batch: Batch<'_>) -> Result<Vec<(usize, Failure)>, Failure> {
         let mut session = self.session().await?;
         let rows = Rows::of(batch, std::mem::take(&mut session.memory));
         // A future that is dropped here drops the session, and with it the connection: its state is unknown then.
-        let outcome = if rows.is_empty() { Ok(()) } else { session.insert(&self.plan, &rows).await };
+        let outcome = if rows.is_empty() { Ok(Vec::new()) } else { session.insert(&self.plan, &rows).await };
+        let outcome = outcome.and_then(|without| settle(batch, &rows, without));
         if outcome.is_ok() {
             self.sanitized.fetch_add(rows.sanitized(), Ordering::Relaxed);
+            self.drop_old_days(&mut session).await;
         }
         if !matches!(outcome, Err(Failure { fault: Fault::Connection, .. })) {
             session.memory = rows.into_memory();
@@ -140,6 +157,28 @@ impl PostgresExporter {
             self.keep(session);
         }
         outcome
+    }
+
+    async fn drop_old_days(&self, session: &mut Session) {
+        if !self.is_time_to_look() {
+            return;
+        }
+        if let Err(failure) = session.drop_old_days(&self.plan).await {
+            warn!(
+                "PostgreSQL at {}: old days cannot be dropped: {failure}; tried again in an hour",
+                self.target.place
+            );
+        }
+    }
+
+    /// True for one caller an hour.
+    fn is_time_to_look(&self) -> bool {
+        let mut next = self.next_look.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = next.is_some_and(|next| next <= Instant::now());
+        if is_due {
+            *next = Some(Instant::now() + LOOK_EVERY);
+        }
+        is_due
     }
 
     async fn ping(&self) -> Result<(), Failure> {
@@ -169,6 +208,24 @@ impl PostgresExporter {
     fn idle(&self) -> MutexGuard<'_, Vec<Session>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Verdicts on the records that were inserted, where some were not; those are returned. Where none was, the call has failed.
+fn settle(
+    batch: Batch<'_>,
+    rows: &Rows<'_>,
+    mut without: Vec<(usize, Failure)>,
+) -> Result<Vec<(usize, Failure)>, Failure> {
+    if without.len() == rows.len()
+        && let Some((_, failure)) = without.pop()
+    {
+        return Err(failure);
+    }
+    if !without.is_empty() {
+        let inserted = (0..rows.len()).filter(|row| !without.iter().any(|(without, _)| without == row));
+        inserted.for_each(|row| batch.delivered(rows.record(row)));
+    }
+    Ok(without.into_iter().map(|(row, failure)| (rows.record(row), failure)).collect())
 }
 
 export_plugin!(PostgresExporter);

@@ -1,6 +1,6 @@
 //! A batch as columns: the parameters of the statement that inserts it.
 
-use std::{borrow::Cow, collections::BTreeSet, error::Error, time::SystemTime};
+use std::{borrow::Cow, collections::BTreeSet, error::Error, ops::Range, time::SystemTime};
 
 use bytes::{BufMut, BytesMut};
 use plugin_api::{Batch, Field, Fields, Record};
@@ -9,13 +9,15 @@ use uuid::Uuid;
 
 use crate::{
     sanitize::replace_forbidden_escapes,
-    table::{COLUMNS, Day, Kind},
+    table::{COLUMNS, Column, Day, Kind},
 };
 
 /// The records of a batch, column by column.
 #[derive(Debug)]
 pub struct Rows<'a> {
-    /// The records' ids.
+    /// The records' places in the batch.
+    records: Vec<usize>,
+    /// Their ids.
     ids: Vec<Uuid>,
     timestamps: Vec<SystemTime>,
     /// One for each of [`COLUMNS`]; empty for those that have a vector of their own.
@@ -59,6 +61,7 @@ impl<'a> Rows<'a> {
         memory.clear();
         let columns = COLUMNS.iter().map(|(_, kind)| Values::of(*kind)).collect();
         let mut rows = Self {
+            records: Vec::with_capacity(batch.len()),
             ids: Vec::with_capacity(batch.len()),
             timestamps: Vec::with_capacity(batch.len()),
             columns,
@@ -74,10 +77,28 @@ impl<'a> Rows<'a> {
         rows
     }
 
+    /// Number of rows: of records that were not rejected.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
     /// Whether every record was rejected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
+    }
+
+    /// The place in the batch of a row's record.
+    #[must_use]
+    pub fn record(&self, row: usize) -> usize {
+        self.records[row]
+    }
+
+    /// The day of a row.
+    #[must_use]
+    pub fn day(&self, row: usize) -> Day {
+        Day::of(self.timestamps[row])
     }
 
     /// Number of records of which something was replaced, because PostgreSQL cannot hold it.
@@ -92,24 +113,34 @@ impl<'a> Rows<'a> {
         self.timestamps.iter().map(|timestamp| Day::of(*timestamp)).collect()
     }
 
-    /// Calls `insert` with the parameters, in the order of [`COLUMNS`].
-    pub async fn with_parameters<T>(&self, insert: impl AsyncFnOnce(&[&(dyn ToSql + Sync)]) -> T) -> T {
-        let logs = self.logs();
-        let parameters: Vec<&(dyn ToSql + Sync)> = COLUMNS
+    /// Calls `insert` with the parameters for some of the rows: those of these columns, in their order.
+    pub async fn with_parameters<T>(
+        &self,
+        rows: Range<usize>,
+        columns: &[Column],
+        insert: impl AsyncFnOnce(&[&(dyn ToSql + Sync)]) -> T,
+    ) -> T {
+        let parts: Vec<Part<'_>> = COLUMNS
             .iter()
             .zip(&self.columns)
-            .map(|((_, kind), values)| match values {
-                Values::Elsewhere if *kind == Kind::Id => &self.ids as &(dyn ToSql + Sync),
-                Values::Elsewhere if *kind == Kind::Timestamp => &self.timestamps,
-                Values::Elsewhere => &logs,
-                Values::Text(values) => values,
-                Values::Whole(values) => values,
-                Values::Code(values) => values,
-                Values::Number(values) => values,
-                Values::Flag(values) => values,
-            })
+            .filter(|(column, _)| columns.contains(column))
+            .map(|((_, kind), values)| self.part(*kind, values, rows.clone()))
             .collect();
+        let parameters: Vec<&(dyn ToSql + Sync)> = parts.iter().map(Part::as_sql).collect();
         insert(&parameters).await
+    }
+
+    fn part<'r>(&'r self, kind: Kind, values: &'r Values<'a>, rows: Range<usize>) -> Part<'r> {
+        match values {
+            Values::Elsewhere if kind == Kind::Id => Part::Ids(&self.ids[rows]),
+            Values::Elsewhere if kind == Kind::Timestamp => Part::Timestamps(&self.timestamps[rows]),
+            Values::Elsewhere => Part::Logs(self.logs(rows)),
+            Values::Text(values) => Part::Text(&values[rows]),
+            Values::Whole(values) => Part::Whole(&values[rows]),
+            Values::Code(values) => Part::Code(&values[rows]),
+            Values::Number(values) => Part::Number(&values[rows]),
+            Values::Flag(values) => Part::Flag(&values[rows]),
+        }
     }
 
     /// The memory that [`of`](Self::of) was given.
@@ -118,9 +149,9 @@ impl<'a> Rows<'a> {
         self.logs
     }
 
-    fn logs(&self) -> Vec<Json<'_>> {
-        let starts = [0].into_iter().chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| Json(&self.logs[start..*end])).collect()
+    fn logs(&self, rows: Range<usize>) -> Vec<Json<'_>> {
+        let start = |row: usize| row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        rows.map(|row| Json(&self.logs[start(row)..self.ends[row]])).collect()
     }
 
     fn add(&mut self, record: Record<'a>) -> Result<(), String> {
@@ -137,12 +168,40 @@ impl<'a> Rows<'a> {
         let replaced = replace_forbidden_escapes(&mut self.logs[start..]);
         self.sanitized += u64::from(replaced > 0);
         self.ends.push(self.logs.len());
+        self.records.push(record.index());
         self.ids.push(id);
         self.timestamps.push(timestamp);
         for ((_, kind), values) in COLUMNS.iter().zip(&mut self.columns) {
             values.push(*kind, &fields);
         }
         Ok(())
+    }
+}
+
+/// The values of one column, of some of the rows.
+enum Part<'r> {
+    Ids(&'r [Uuid]),
+    Timestamps(&'r [SystemTime]),
+    Logs(Vec<Json<'r>>),
+    Text(&'r [Option<Cow<'r, str>>]),
+    Whole(&'r [Option<i64>]),
+    Code(&'r [Option<i32>]),
+    Number(&'r [Option<f64>]),
+    Flag(&'r [Option<bool>]),
+}
+
+impl Part<'_> {
+    fn as_sql(&self) -> &(dyn ToSql + Sync) {
+        match self {
+            Self::Ids(values) => values,
+            Self::Timestamps(values) => values,
+            Self::Logs(values) => values,
+            Self::Text(values) => values,
+            Self::Whole(values) => values,
+            Self::Code(values) => values,
+            Self::Number(values) => values,
+            Self::Flag(values) => values,
+        }
     }
 }
 

@@ -1,9 +1,13 @@
 //! A connection that is ready to insert.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{task::AbortHandle, time::timeout};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Statement, types::ToSql};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::{info, warn};
 
@@ -11,7 +15,7 @@ use crate::{
     config::{Config, Partition, SynchronousCommit},
     failure::{Failure, Fault},
     rows::Rows,
-    table::{self, Day, Found, Table},
+    table::{self, Child, Column, Day, Found, Table},
     target::Target,
 };
 
@@ -22,6 +26,7 @@ pub struct Plan {
     pub table: Table,
     create_table: bool,
     partition: Partition,
+    retention: Option<Duration>,
     statement_timeout: Duration,
     synchronous_commit: Option<SynchronousCommit>,
 }
@@ -34,6 +39,7 @@ impl Plan {
             table,
             create_table: config.create_table,
             partition: config.partition,
+            retention: config.retention.map(|retention| retention.0),
             statement_timeout: config.statement_timeout.0,
             synchronous_commit: config.synchronous_commit,
         }
@@ -63,11 +69,18 @@ pub struct Session {
     /// The task that reads and writes. A server that hangs would keep it for ever.
     task: AbortHandle,
     statement: Option<Statement>,
-    /// Days whose partitions are there.
+    /// The columns that the statement fills.
+    columns: Vec<Column>,
+    /// Days whose partitions were looked for.
     days: HashSet<Day>,
+    /// Why some of them could not be made.
+    without: HashMap<Day, Failure>,
     /// Memory for the next batch's logs.
     pub memory: Vec<u8>,
 }
+
+/// Readers of a day that is dropped are waited for so long; others wait behind it. It is tried again later.
+const LOCK_TIME: Duration = Duration::from_secs(2);
 
 impl Drop for Session {
     fn drop(&mut self) {
@@ -95,7 +108,8 @@ impl Session {
         }
         // Why it ends is told to whoever uses the client.
         let task = tokio::spawn(async move { drop(connection.await) }).abort_handle();
-        let session = Self { client, task, statement: None, days: HashSet::new(), memory: Vec::new() };
+        let (columns, days, without) = Default::default();
+        let session = Self { client, task, statement: None, columns, days, without, memory: Vec::new() };
         session.client.batch_execute(&plan.settings()).await?;
         Ok(session)
     }
@@ -136,22 +150,30 @@ impl Session {
         if let Some(fault) = found.fault(&plan.table, plan.by_day()) {
             return Err(Failure::new(Fault::Setup, fault));
         }
-        self.statement = Some(self.client.prepare(&table::insert(&plan.table)).await?);
+        if let Some(wish) = found.wish(&plan.table) {
+            info!("{wish} (until then those numbers are in log_data alone)");
+        }
+        self.columns = found.known_columns();
+        self.statement = Some(self.client.prepare(&table::insert(&plan.table, &self.columns)).await?);
         Ok(())
     }
 
     /// Inserts the rows; those that are there already stay as they are. Where the table or a partition has gone since
-    /// the last time, it is made again.
+    /// the last time, it is made again. Rows for which there is no partition are returned, with the reason.
     ///
     /// # Errors
-    /// When they were not inserted: none is then, or the answer was lost.
-    pub async fn insert(&mut self, plan: &Plan, rows: &Rows<'_>) -> Result<(), Failure> {
+    /// When they were not inserted, or the answer was lost; they can all be inserted again.
+    pub async fn insert(&mut self, plan: &Plan, rows: &Rows<'_>) -> Result<Vec<(usize, Failure)>, Failure> {
         match self.try_insert(plan, rows).await {
+            Ok(()) => return Ok(Vec::new()),
             Err(Failure { fault: Fault::Stale, .. }) => self.statement = None,
-            Err(Failure { fault: Fault::Partition, .. }) if plan.by_day() => self.days.clear(),
-            outcome => return outcome,
+            Err(Failure { fault: Fault::Partition, .. }) => self.days.clear(),
+            Err(failure) => return Err(failure),
         }
-        self.try_insert(plan, rows).await
+        match self.try_insert(plan, rows).await {
+            Err(Failure { fault: Fault::Partition, .. }) => self.insert_what_has_a_place(rows).await,
+            outcome => outcome.map(|()| Vec::new()),
+        }
     }
 
     async fn try_insert(&mut self, plan: &Plan, rows: &Rows<'_>) -> Result<(), Failure> {
@@ -161,11 +183,68 @@ impl Session {
         if plan.by_day() {
             self.prepare_days(plan, rows).await?;
         }
+        self.execute(rows, 0..rows.len()).await
+    }
+
+    /// One row without a partition fails the statement for all: it is found by halves.
+    async fn insert_what_has_a_place(&self, rows: &Rows<'_>) -> Result<Vec<(usize, Failure)>, Failure> {
+        let (mut parts, mut without) = (vec![0..rows.len()], Vec::new());
+        while let Some(part) = parts.pop() {
+            match self.execute(rows, part.clone()).await {
+                Ok(()) => {}
+                Err(failure) if failure.fault != Fault::Partition => return Err(failure),
+                Err(failure) if part.len() == 1 => {
+                    let failure = self.without.get(&rows.day(part.start)).cloned().unwrap_or(failure);
+                    without.push((part.start, failure));
+                }
+                Err(_) => {
+                    let middle = part.start + part.len() / 2;
+                    parts.extend([part.start..middle, middle..part.end]);
+                }
+            }
+        }
+        Ok(without)
+    }
+
+    async fn execute(&self, rows: &Rows<'_>, range: Range<usize>) -> Result<(), Failure> {
         let Some(statement) = &self.statement else {
             return Err(Failure::new(Fault::Stale, "the statement is not prepared"));
         };
-        rows.with_parameters(async |parameters| self.client.execute(statement, parameters).await).await?;
+        let insert =
+            async |parameters: &[&(dyn ToSql + Sync)]| self.client.execute(statement, parameters).await;
+        rows.with_parameters(range, &self.columns, insert).await?;
         Ok(())
+    }
+
+    /// Drops the partitions of days that are older than the retention, if there is one.
+    ///
+    /// # Errors
+    /// When one cannot be dropped: the rest is still there too.
+    pub async fn drop_old_days(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let Some(retention) = plan.retention else { return Ok(()) };
+        for child in self.old_days(plan, retention).await? {
+            let transaction = self.client.transaction().await?;
+            transaction.batch_execute(&format!("SET LOCAL lock_timeout = {}", LOCK_TIME.as_millis())).await?;
+            transaction.batch_execute(&format!("DROP TABLE IF EXISTS {}", child.place)).await?;
+            transaction.commit().await?;
+            info!("dropped partition {}: its day is over for longer than retention", child.place);
+        }
+        Ok(())
+    }
+
+    async fn old_days(&mut self, plan: &Plan, retention: Duration) -> Result<Vec<Child>, Failure> {
+        let transaction = self.client.transaction().await?;
+        transaction.batch_execute(table::AS_DECLARED).await?;
+        let mut old = Vec::new();
+        for row in transaction.query(table::PARTITIONS, &[&plan.table.to_string()]).await? {
+            let child = Child { place: row.try_get(0)?, name: row.try_get(1)?, bounds: row.try_get(2)? };
+            // One of the two clocks may be wrong: that is not to cost a day.
+            let now = row.try_get::<_, SystemTime>(3)?.min(SystemTime::now());
+            let oldest = now.checked_sub(retention).unwrap_or(SystemTime::UNIX_EPOCH);
+            old.extend(Some(child).filter(|child| child.is_older(&plan.table, oldest)));
+        }
+        transaction.commit().await?;
+        Ok(old)
     }
 
     /// The table as it is, and whether it is a partition of another.
@@ -186,13 +265,32 @@ impl Session {
         Ok(())
     }
 
+    /// Makes the partitions that are missing. Where that fails, PostgreSQL may have a place for the rows all the same: a
+    /// default partition.
     async fn prepare_days(&mut self, plan: &Plan, rows: &Rows<'_>) -> Result<(), Failure> {
         for day in rows.days() {
-            if !self.days.contains(&day) {
-                self.create_partition(&plan.table, day).await?;
-                self.days.insert(day);
+            if self.days.contains(&day) {
+                continue;
             }
+            match self.create_partition(&plan.table, day).await {
+                Ok(()) => drop(self.without.remove(&day)),
+                Err(failure) => self.go_on_without(&plan.table, day, failure)?,
+            }
+            self.days.insert(day);
         }
+        Ok(())
+    }
+
+    fn go_on_without(&mut self, table: &Table, day: Day, failure: Failure) -> Result<(), Failure> {
+        if !matches!(failure.fault, Fault::Partition | Fault::Setup | Fault::Credentials) {
+            return Err(failure);
+        }
+        let failure =
+            failure.but("until then the day's records go to the default partition, or wait if there is none");
+        if !self.without.contains_key(&day) {
+            warn!("table {table}: {failure}");
+        }
+        self.without.insert(day, failure);
         Ok(())
     }
 
@@ -204,7 +302,7 @@ impl Session {
                 let text = format!(
                     "table {partition} is there and is no partition of {table}: attach it, or rename or drop it"
                 );
-                return Err(Failure::new(Fault::Setup, text));
+                return Err(Failure::new(Fault::Partition, text));
             }
             None => {}
         }

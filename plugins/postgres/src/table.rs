@@ -138,11 +138,17 @@ pub const COLUMNS: &[Column] = &[
     ("input_tokens", Kind::Whole(Field::InputTokens)),
     ("output_tokens", Kind::Whole(Field::OutputTokens)),
     ("total_tokens", Kind::Whole(Field::TotalTokens)),
+    ("cached_read_tokens", Kind::Whole(Field::CachedReadTokens)),
+    ("cached_write_tokens", Kind::Whole(Field::CachedWriteTokens)),
+    ("reasoning_tokens", Kind::Whole(Field::ReasoningTokens)),
     ("cost", Kind::Usd(Field::Cost)),
     ("latency_ms", Kind::Number(Field::TotalLatency)),
     ("ttft_ms", Kind::Number(Field::Ttft)),
     ("log_data", Kind::Log),
 ];
+
+/// Columns that came with later releases: a table without them is filled all the same.
+const LATER: [&str; 3] = ["cached_read_tokens", "cached_write_tokens", "reasoning_tokens"];
 
 /// A column as a table declares it.
 fn declaration((name, kind): &Column) -> String {
@@ -173,11 +179,11 @@ pub fn lock(table: &Table) -> String {
     format!("SELECT pg_advisory_xact_lock(hashtext('magicapi-gateway {table}'))")
 }
 
-/// The one statement that inserts a batch of any size.
+/// The one statement that inserts a batch of any size into these columns.
 #[must_use]
-pub fn insert(table: &Table) -> String {
+pub fn insert(table: &Table, columns: &[Column]) -> String {
     let join = |part: &dyn Fn(usize, &Column) -> String| {
-        let parts: Vec<String> = COLUMNS.iter().enumerate().map(|(at, column)| part(at, column)).collect();
+        let parts: Vec<String> = columns.iter().enumerate().map(|(at, column)| part(at, column)).collect();
         parts.join(", ")
     };
     let names = join(&|_, (name, _)| format!("\"{name}\""));
@@ -222,23 +228,39 @@ pub struct Found {
 }
 
 impl Found {
+    /// The columns that it has of [`COLUMNS`].
+    #[must_use]
+    pub fn known_columns(&self) -> Vec<Column> {
+        COLUMNS.iter().filter(|column| self.has(column)).copied().collect()
+    }
+
+    /// What this table lacks, and can do without, with the statement that adds it.
+    #[must_use]
+    pub fn wish(&self, table: &Table) -> Option<String> {
+        self.lack(table, |name| LATER.contains(&name))
+    }
+
+    fn has(&self, (name, _): &Column) -> bool {
+        self.columns.iter().any(|column| column == name)
+    }
+
+    fn lack(&self, table: &Table, is_meant: impl Fn(&str) -> bool) -> Option<String> {
+        let missing: Vec<&Column> =
+            COLUMNS.iter().filter(|column| is_meant(column.0) && !self.has(column)).collect();
+        let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
+        // Rows that are there already have nothing to put into it, so it may be null.
+        let add = missing.iter().map(|(name, kind)| format!("ADD COLUMN \"{name}\" {}", kind.column_type()));
+        let add: Vec<String> = add.collect();
+        (!missing.is_empty()).then(|| {
+            format!("table {table} lacks {}; run: ALTER TABLE {table} {};", names.join(", "), add.join(", "))
+        })
+    }
+
     /// Why this table cannot be written to, with the statement that cures it.
     #[must_use]
     pub fn fault(&self, table: &Table, by_day: bool) -> Option<String> {
-        let missing: Vec<&Column> =
-            COLUMNS.iter().filter(|(name, _)| !self.columns.iter().any(|column| column == name)).collect();
-        if !missing.is_empty() {
-            let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
-            // Rows that are there already have nothing to put into it, so it may be null.
-            let add: Vec<String> = missing
-                .iter()
-                .map(|(name, kind)| format!("ADD COLUMN \"{name}\" {}", kind.column_type()))
-                .collect();
-            return Some(format!(
-                "table {table} lacks {}; run: ALTER TABLE {table} {};",
-                names.join(", "),
-                add.join(", ")
-            ));
+        if let Some(lack) = self.lack(table, |name| !LATER.contains(&name)) {
+            return Some(lack);
         }
         if by_day && !self.is_partitioned {
             return Some(format!(
@@ -271,6 +293,13 @@ impl Day {
         Self(since.as_secs() / SECONDS_A_DAY)
     }
 
+    /// The day of `20250305`.
+    fn of_digits(digits: &str) -> Option<Self> {
+        let (year, month, day) = (digits.get(..4)?, digits.get(4..6)?, digits.get(6..)?);
+        let start = humantime::parse_rfc3339(&format!("{year}-{month}-{day}T00:00:00Z")).ok()?;
+        Some(Self::of(start))
+    }
+
     fn date(self) -> String {
         let start = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(self.0 * SECONDS_A_DAY);
         let mut text = humantime::format_rfc3339_seconds(start).to_string();
@@ -285,13 +314,55 @@ impl Day {
 #[must_use]
 pub fn create_partition(table: &Table, day: Day) -> (Table, String) {
     let partition = table.partition(day);
-    let (from, to) = (day.date(), Day(day.0 + 1).date());
     let statements = format!(
         "CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE);\n\
-         ALTER TABLE {table} ATTACH PARTITION {partition} \
-         FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00');\n"
+         ALTER TABLE {table} ATTACH PARTITION {partition} {};\n",
+        bounds(day)
     );
     (partition, statements)
+}
+
+/// What a day's partition holds, as it is declared and as PostgreSQL shows it to a session in UTC.
+fn bounds(day: Day) -> String {
+    let (from, to) = (day.date(), Day(day.0 + 1).date());
+    format!("FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00')")
+}
+
+/// A table's partitions beside it: what they are called, quoted and not, and what they hold; and the server's clock.
+pub const PARTITIONS: &str = "\
+SELECT format('%I.%I', n.nspname, c.relname), c.relname::text, pg_get_expr(c.relpartbound, c.oid), now()
+FROM pg_catalog.pg_inherits i
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    JOIN pg_catalog.pg_class parent ON parent.oid = i.inhparent AND parent.relnamespace = c.relnamespace
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = to_regclass($1::text) AND c.relkind = 'r'
+ORDER BY c.relname";
+
+/// How [`PARTITIONS`] is to be asked for, in the transaction around it.
+pub const AS_DECLARED: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'";
+
+/// A partition of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    /// Quoted, as it stands in a statement.
+    pub place: String,
+    /// Its name alone.
+    pub name: String,
+    /// What it holds, as PostgreSQL shows it.
+    pub bounds: String,
+}
+
+impl Child {
+    /// Whether it is one that [`create_partition`] makes, by name and by bounds, of a day that was over before that time.
+    #[must_use]
+    pub fn is_older(&self, table: &Table, than: SystemTime) -> bool {
+        let day = self
+            .name
+            .strip_prefix(&*table.name)
+            .and_then(|rest| rest.strip_prefix('_'))
+            .and_then(Day::of_digits);
+        day.is_some_and(|day| day < Day::of(than) && self.bounds == bounds(day))
+    }
 }
 
 #[cfg(test)]
@@ -350,6 +421,9 @@ mod tests {
     "input_tokens" bigint,
     "output_tokens" bigint,
     "total_tokens" bigint,
+    "cached_read_tokens" bigint,
+    "cached_write_tokens" bigint,
+    "reasoning_tokens" bigint,
     "cost" numeric,
     "latency_ms" double precision,
     "ttft_ms" double precision,
@@ -366,12 +440,12 @@ CREATE INDEX IF NOT EXISTS "logs_timestamp_idx" ON "a"."logs" ("timestamp");
 
     #[test]
     fn one_statement_inserts_any_number_of_records() {
-        let statement = insert(&table("logs"));
+        let statement = insert(&table("logs"), COLUMNS);
         let parts = [
             r#"INSERT INTO "logs" ("id", "timestamp", "org_id", "#,
             r#" SELECT "id", "timestamp", "#,
-            r#""total_tokens", "cost"::numeric, "latency_ms", "ttft_ms", "log_data" FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], "#,
-            r#"$19::bigint[], $20::text[], $21::double precision[], $22::double precision[], $23::jsonb[]) AS record("id", "#,
+            r#""total_tokens", "cached_read_tokens", "cached_write_tokens", "reasoning_tokens", "cost"::numeric, "latency_ms", "ttft_ms", "log_data" FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], "#,
+            r#"$22::bigint[], $23::text[], $24::double precision[], $25::double precision[], $26::jsonb[]) AS record("id", "#,
             r#""log_data") ON CONFLICT DO NOTHING"#,
         ];
         for part in parts {
@@ -390,6 +464,27 @@ CREATE INDEX IF NOT EXISTS "logs_timestamp_idx" ON "a"."logs" ("timestamp");
 ALTER TABLE "a"."logs" ATTACH PARTITION "a"."logs_20241231" FOR VALUES FROM ('2024-12-31 00:00:00+00') TO ('2025-01-01 00:00:00+00');
 "#
         );
+        let child = |name: &str, bounds: &str| Child {
+            place: format!("\"a\".\"{name}\""),
+            name: name.to_owned(),
+            bounds: bounds.to_owned(),
+        };
+        let whole = "FOR VALUES FROM ('2024-12-31 00:00:00+00') TO ('2025-01-01 00:00:00+00')";
+        for (name, bounds, than, expected) in [
+            ("logs_20241231", whole, "2025-01-01T00:00:00Z", true),
+            ("logs_20241231", whole, "2024-12-31T23:59:59Z", false),
+            ("logs_20241231", whole, "2030-01-01T00:00:00Z", true),
+            ("logs_20241230", whole, "2030-01-01T00:00:00Z", false),
+            ("logs_20241231", "DEFAULT", "2030-01-01T00:00:00Z", false),
+            ("logs_20241231", &whole.replace("2025-01-01", "2025-02-01"), "2030-01-01T00:00:00Z", false),
+            ("logs_old", whole, "2030-01-01T00:00:00Z", false),
+            ("logs_2024123", whole, "2030-01-01T00:00:00Z", false),
+            ("logs_202412é1", whole, "2030-01-01T00:00:00Z", false),
+            ("other_20241231", whole, "2030-01-01T00:00:00Z", false),
+        ] {
+            let than = humantime::parse_rfc3339(than).unwrap();
+            assert_eq!(child(name, bounds).is_older(&table("a.logs"), than), expected, "{name} {bounds}");
+        }
         let next = Day::of(humantime::parse_rfc3339("2025-01-01T00:00:00Z").unwrap());
         assert_eq!(next, Day(day.0 + 1));
     }
@@ -406,6 +501,12 @@ ALTER TABLE "a"."logs" ATTACH PARTITION "a"."logs_20241231" FOR VALUES FROM ('20
         assert!(said.contains("ALTER TABLE \"logs\" ADD COLUMN \"org_id\" text, ADD COLUMN"), "{said}");
         assert!(fault(&whole, true).contains("partition = \"none\""));
         assert_eq!(fault(&Found { is_partitioned: true, ..whole.clone() }, true), "");
+        let older = columns.iter().filter(|name| !LATER.contains(&&***name)).cloned().collect();
+        let older = Found { columns: older, ..whole.clone() };
+        assert_eq!((fault(&older, false), older.known_columns().len()), (String::new(), COLUMNS.len() - 3));
+        let wish = older.wish(&table("logs")).unwrap();
+        assert!(wish.ends_with("ADD COLUMN \"reasoning_tokens\" bigint;"), "{wish}");
+        assert_eq!(whole.wish(&table("logs")), None);
         let said = fault(&Found { has_key: false, ..whole }, false);
         assert!(said.ends_with("run: ALTER TABLE \"logs\" ADD PRIMARY KEY (\"id\");"), "{said}");
     }

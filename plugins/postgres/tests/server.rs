@@ -8,7 +8,7 @@ use std::{
 };
 
 use end_to_end::{Database, Postgres, wait_for};
-use exporter_testkit::{Outcome, Plugin, Records, Sample};
+use exporter_testkit::{Outcome, Plugin, Records, Sample, Verdict};
 use plugin_api::abi::status;
 use postgres_exporter::PostgresExporter;
 use serde_json::{Value, json};
@@ -71,7 +71,8 @@ async fn a_record_is_a_row_whose_columns_are_the_records_own_values() {
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "provider": "openai",
         "model": "gpt-4o-mini-2024-07-18", "request_model": "gpt-4o-mini", "path": "/v1/chat/completions",
         "is_streaming": true, "status": "success", "status_code": 200, "end_reason": "complete",
-        "error_type": null, "input_tokens": 48, "output_tokens": 865, "total_tokens": 913, "cost": 4.5e-8,
+        "error_type": null, "input_tokens": 48, "output_tokens": 865, "total_tokens": 913,
+        "cached_read_tokens": 16, "cached_write_tokens": null, "reasoning_tokens": 128, "cost": 4.5e-8,
         "latency_ms": 6250.25, "ttft_ms": 412.5, "log_data": null, "exact": "0.000000045",
     });
     assert_eq!(first, expected);
@@ -217,14 +218,106 @@ async fn partitions_of_somebody_else_are_used_and_what_is_in_the_way_is_named() 
         .await;
     let january = of_two_days(0..8).into_iter().skip(1).step_by(2);
     assert_delivered(&plugin.export(january));
-    let failed = plugin.export(of_two_days(8..10));
-    assert_failed(&failed, status::UNAUTHORIZED, "_20241231\" is there and is no partition of");
+    // The day that is in the way holds up its own records alone.
+    let mixed = plugin.export(of_two_days(8..12));
+    assert_eq!(mixed.letters(), "rDrD", "{mixed:?}");
+    let told = "_20241231\" is there and is no partition of \"ai_gateway_request_logs\": attach it, or rename or drop it";
+    assert!(matches!(&mixed.verdicts[0], Some(Verdict::Retry(reason)) if reason.contains(told)), "{mixed:?}");
+    let alone = plugin.export(of_two_days(12..13));
+    assert_failed(&alone, status::RETRY, told);
     database.execute(&format!("DROP TABLE {TABLE}_20241231")).await;
     assert_delivered(&plugin.export(of_two_days(8..10)));
     assert_eq!(partitions(&database).await, [format!("{TABLE}_20241231"), "january".to_owned()]);
+    assert_delivered(&plugin.export(of_two_days(10..13)));
     // Without `partition = "day"` a missing partition is the operator's to make, and no record's fault.
-    let failed = plain(&database).export([Sample::chat().number(11)]);
+    let late = Sample::chat().number(21);
+    let failed = plain(&database).export([late.clone()]);
     assert_failed(&failed, status::RETRY, "no partition of relation");
+    let mixed = of_two_days(22..27).into_iter().chain([late]).chain(of_two_days(27..30));
+    let mixed = plain(&database).export(mixed);
+    assert_eq!(mixed.letters(), "DDDDDrDDD", "{mixed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_go_where_postgresql_puts_them_when_their_partition_cannot_be_made() {
+    let database = database().await;
+    let plugin = exporter(&database, &json!({ "partition": "day" }));
+    let day = "'2024-12-31 12:00Z'";
+    database
+        .execute(&format!(
+            "CREATE TABLE rest PARTITION OF {TABLE} DEFAULT;
+             INSERT INTO rest (id, timestamp, log_data) VALUES (gen_random_uuid(), {day}, '{{}}')"
+        ))
+        .await;
+    // A row of the first day is in the default partition, so that the day cannot have one of its own.
+    assert_delivered(&plugin.export(of_two_days(0..6)));
+    let at = async |name: &str| {
+        database.rows(&format!("SELECT count(*) AS rows FROM {name}")).await[0]["rows"].as_u64().unwrap()
+    };
+    assert_eq!((at("rest").await, at(&format!("{TABLE}_20250101")).await), (4, 3));
+    assert_eq!(partitions(&database).await, [format!("{TABLE}_20250101"), "rest".to_owned()]);
+    // A detached day, and a record of it that comes late.
+    database.execute(&format!("ALTER TABLE {TABLE} DETACH PARTITION {TABLE}_20250101")).await;
+    assert_delivered(&plugin.export(of_two_days(6..10)));
+    let new = exporter(&database, &json!({ "partition": "day" }));
+    assert_delivered(&new.export(of_two_days(10..14)));
+    assert_eq!((at("rest").await, at(&format!("{TABLE}_20250101")).await), (12, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_beyond_the_retention_are_dropped_and_nothing_else() {
+    let database = database().await;
+    let plugin = exporter(&database, &json!({ "partition": "day" }));
+    let today = || Sample::chat().number(90).with(|it| it.timestamp = now().into());
+    assert_delivered(&plugin.export(of_two_days(0..4).into_iter().chain([today()])));
+    database
+        .execute(&format!(
+            "CREATE TABLE {TABLE}_20240101 PARTITION OF {TABLE} FOR VALUES FROM ('2024-01-01 00:00Z') TO ('2024-02-01 00:00Z');
+             CREATE TABLE {TABLE}_20230101 (LIKE {TABLE}); CREATE TABLE rest PARTITION OF {TABLE} DEFAULT"
+        ))
+        .await;
+    let before = partitions(&database).await;
+    assert_delivered(&plugin.export([today()]));
+    assert_eq!(partitions(&database).await, before, "nothing is dropped unless it is asked for");
+    let plugin = exporter(&database, &json!({ "partition": "day", "retention": "90d" }));
+    assert_delivered(&plugin.export([today()]));
+    let left = partitions(&database).await;
+    let gone: Vec<_> = before.iter().filter(|name| !left.contains(name)).collect();
+    assert_eq!(gone, [&format!("{TABLE}_20241231"), &format!("{TABLE}_20250101")]);
+    assert_eq!(
+        database.rows(&format!("SELECT * FROM {TABLE}_20230101")).await.len(),
+        0,
+        "it is no partition"
+    );
+    assert_eq!(count(&database).await, 3);
+    let refused = Exporter::create(json!({ "url": database.url(), "retention": "90d" }).to_string()).err();
+    assert!(refused.unwrap().message.contains("set partition = \"day\""));
+}
+
+/// Now, as a record has it.
+fn now() -> String {
+    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_an_older_release_goes_on_and_a_statement_adds_what_it_lacks() {
+    let database = database().await;
+    drop(plain(&database));
+    let columns = "cached_read_tokens, DROP COLUMN cached_write_tokens, DROP COLUMN reasoning_tokens";
+    database.execute(&format!("ALTER TABLE {TABLE} DROP COLUMN {columns}")).await;
+    let plugin = plain(&database);
+    assert_delivered(&plugin.export(samples(0..2)));
+    database
+        .execute(&format!(
+            "ALTER TABLE {TABLE} ADD COLUMN cached_read_tokens bigint, ADD COLUMN cached_write_tokens bigint,
+             ADD COLUMN reasoning_tokens bigint"
+        ))
+        .await;
+    assert_delivered(&plain(&database).export(samples(2..3)));
+    let rows =
+        database.rows(&format!("SELECT reasoning_tokens, output_tokens FROM {TABLE} ORDER BY id")).await;
+    let row = |reasoning: Value| json!({ "reasoning_tokens": reasoning, "output_tokens": 865 });
+    assert_eq!(rows, [row(Value::Null), row(Value::Null), row(json!(128))]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,14 +329,14 @@ async fn a_table_that_does_not_fit_is_named_with_the_statement_that_cures_it() {
     let plugin = plain(&database);
     for expected in ["lacks org_id, ", "has no unique index on the record's id"] {
         let failed = plugin.export(samples(0..1));
-        assert_failed(&failed, status::UNAUTHORIZED, expected);
+        assert_failed(&failed, status::RETRY, expected);
         let (_, cure) = failed.message.split_once("run: ").unwrap();
         database.execute(cure).await;
     }
     assert_delivered(&plugin.export(samples(0..1)));
     database.execute(&format!("ALTER TABLE {TABLE} DROP COLUMN org_id, ADD org_id text[]")).await;
     let failed = plain(&database).export(samples(1..2));
-    assert_failed(&failed, status::UNAUTHORIZED, "column \"org_id\" is of type text[]");
+    assert_failed(&failed, status::RETRY, "column \"org_id\" is of type text[]");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,10 +349,10 @@ async fn what_an_operator_must_put_right_is_told_with_the_cure_and_without_the_p
     let unknown = format!("{right}?sslmode=verify-full");
     for (url, table, status, expected) in [
         (&wrong_password, "logs", status::UNAUTHORIZED, "(28P01); check user and password"),
-        (&wrong_database, "logs", status::UNAUTHORIZED, "(3D000); check database, or create it"),
+        (&wrong_database, "logs", status::RETRY, "(3D000); check database, or create it"),
         (&over_tls_alone, "logs", status::UNAUTHORIZED, "(28000); check user and sslmode"),
         (&unknown, "logs", status::RETRY, "error performing TLS handshake: invalid peer certificate"),
-        (&right, "nowhere.logs", status::UNAUTHORIZED, "(3F000); check the schema in table, or create it"),
+        (&right, "nowhere.logs", status::RETRY, "(3F000); check the schema in table, or create it"),
         (&right, "pg_catalog.logs", status::UNAUTHORIZED, "(42501); grant the user INSERT"),
     ] {
         let config = json!({ "url": url, "table": table });
@@ -271,7 +364,7 @@ async fn what_an_operator_must_put_right_is_told_with_the_cure_and_without_the_p
         assert!(!failed.message.contains("horse"), "{}", failed.message);
     }
     let missing = exporter(&database, &json!({ "create_table": false })).export(samples(0..1));
-    assert_failed(&missing, status::UNAUTHORIZED, "does not exist; set create_table = true");
+    assert_failed(&missing, status::RETRY, "does not exist; set create_table = true");
 }
 
 #[tokio::test(flavor = "multi_thread")]

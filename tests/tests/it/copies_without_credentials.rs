@@ -194,3 +194,25 @@ async fn a_plugin_that_does_not_start_says_why_without_its_credentials() {
         assert_without(&said, &["only-the-probe-knows"]);
     }
 }
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_hidden_is_told_at_the_start_and_garbles_nothing() {
+    let provider = echoing("k").await;
+    let nowhere = "http://127.0.0.1:9";
+    let keys = format!("[plugin.config]\nurl = \"{nowhere}\"\napi_key = \"o\"\n");
+    let gateway = Gateway::new()
+        .provider_with("mine", &provider.url(), "api_key = \"k\"")
+        .file_exporter()
+        .plugin("elasticsearch", "elasticsearch", &keys)
+        .start()
+        .await;
+    gateway.post(CHAT, r#"{"model":"lookup","messages":[]}"#).await;
+    let record = gateway.record().await;
+    assert_eq!(record["attributes"]["request"]["model"], "lookup");
+    let log = gateway.log();
+    for setting in ["providers.mine.api_key", "api_key"] {
+        let told = format!("{setting}: what it holds has less than 8 bytes or is a common word");
+        assert!(log.contains(&told), "{setting}: {log}");
+    }
+    assert!(!copies(&gateway).await.contains("***"), "{log}");
+}

@@ -217,3 +217,110 @@ async fn a_mapping_conflict_rejects_only_its_record_with_the_servers_reason() {
         "{log}"
     );
 }
+
+/// Bodies that are JSON, and what becomes of the request in the modes `stored` and `text`, and in `flattened` on
+/// OpenSearch: true where the document has it.
+fn odd_bodies() -> Vec<(&'static str, String, bool, bool)> {
+    let nested = |levels: usize| format!(r#"{}1{}"#, r#"{"a":"#.repeat(levels), "}".repeat(levels));
+    let lists = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    let with = |member: &str| format!(r#"{{"model":"demo","messages":[],{member}}}"#);
+    let all: [(&str, String, bool, bool); 31] = [
+        ("twice", with(r#""user":"a","user":"b""#), true, true),
+        ("twice-inside", with(r#""metadata":[{"x":{"y":1,"y":2},"x":3}]"#), true, true),
+        ("twice-escaped", with(r#""user":"a","\u0075ser":"b""#), true, true),
+        ("digits", with(&format!(r#""seed":{}"#, "7".repeat(1500))), true, true),
+        ("fraction", with(&format!(r#""seed":-0.{}"#, "7".repeat(1500))), true, true),
+        ("exponent", with(r#""seed":1e400,"top_p":1e-400000,"n":-0,"k":1e400000"#), true, true),
+        ("surrogate", with(r#""user":"a\ud800b","\udc00":1"#), true, true),
+        ("zero", with(r#""user":"a\u0000b""#), true, true),
+        ("zero-name", with(r#""a\u0000b":1"#), true, true),
+        ("no-name", with(r#""":1,"x":{"":2}"#), true, true),
+        ("blank-name", with(r#"" ":{" ":1}"#), true, true),
+        ("dots", with(r#"".":1,"a..b":2,"c.":3,".d":4,"...":{".":5}"#), true, true),
+        ("dots-twice", with(r#""a":{"b":1},"a.b":2,"a.b.c":3"#), true, true),
+        ("long-name", with(&format!(r#""{}":1"#, "n".repeat(60_000))), false, false),
+        ("wordy-name", with(&format!(r#""{}":1"#, "n".repeat(40_000))), true, false),
+        ("long-text", with(&format!(r#""user":"{}""#, "word ".repeat(8_000))), true, false),
+        ("one-word", with(&format!(r#""user":"{}""#, "x".repeat(100_000))), true, false),
+        ("objects-15", with(&format!(r#""x":{}"#, nested(15))), true, true),
+        ("objects-950", with(&format!(r#""x":{}"#, nested(950))), true, false),
+        ("objects-996", with(&format!(r#""x":{}"#, nested(996))), true, false),
+        ("objects-1500", with(&format!(r#""x":{}"#, nested(1500))), false, false),
+        ("lists-950", with(&format!(r#""x":{}"#, lists(950))), true, false),
+        ("lists-60000", with(&format!(r#""x":{}"#, lists(60_000))), false, false),
+        ("bare-lists-18", lists(18), true, false),
+        ("bare-lists-50", lists(50), false, false),
+        ("list", r#"[1,{"a":2},"b",null,[{}]]"#.to_owned(), true, false),
+        ("text", r#""just a text""#.to_owned(), true, false),
+        ("number", "7".to_owned(), true, false),
+        ("word", "true".to_owned(), true, false),
+        ("empty", "{}".to_owned(), true, true),
+        ("mixed", with(r#""x":[1,"a",{"b":[]},[[]],null,true]"#), true, true),
+    ];
+    all.into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_body_keeps_its_record_out_of_the_index() {
+    let (provider, server) = (Provider::start().await, OpenSearch::shared());
+    for (bodies, index) in [("stored", "es-odd"), ("text", "es-odd-text"), ("flattened", "es-odd-flat")] {
+        let settings = format!("bodies = \"{bodies}\"\n");
+        let gateway = gateway(&provider, server.url(), index, &settings).await;
+        let odd = odd_bodies();
+        for (name, body, ..) in &odd {
+            gateway.post_with(CHAT, body.clone(), &[("x-organisation-id", name)]).await;
+        }
+        gateway.wait_for_books("elasticsearch", |books| books["delivered"] == odd.len()).await;
+        // Without the bodies: the tests' own reader is not made for all of them.
+        let page = json!({ "size": 100, "_source": ["attributes.org_id", "attributes.metadata.truncated"] });
+        assert_eq!(server.count(index).await, odd.len() as u64);
+        let found = server.post(&format!("/{index}/_search"), &page).await.json();
+        let mut differs = Vec::new();
+        for (name, _, stored, flattened) in &odd {
+            let hits = found["hits"]["hits"].as_array().unwrap().iter();
+            let attributes = hits.map(|hit| &hit["_source"]["attributes"]).find(|it| it["org_id"] == *name);
+            let truncated = &attributes.unwrap()["metadata"]["truncated"];
+            let has_request = !truncated.as_array().unwrap().contains(&json!("request"));
+            if has_request != if bodies == "flattened" { *flattened } else { *stored } {
+                differs.push(*name);
+            }
+        }
+        let refused = [("plugin", "elasticsearch"), ("change", "refused")];
+        let refused = gateway.metric("magicapi_elasticsearch_changed_bodies_total", &refused).await;
+        assert!(differs.is_empty() && refused == 0.0, "{bodies}: {differs:?} {refused}\n{}", gateway.log());
+        let request = async |name: &str| {
+            let query = json!({ "query": { "term": { "attributes.org_id": name } } });
+            let mut found = server.post(&format!("/{index}/_search"), &query).await.json();
+            found["hits"]["hits"][0]["_source"]["attributes"]["request"].take()
+        };
+        assert_eq!(request("twice").await["user"], "b");
+        assert_eq!(request("twice-inside").await["metadata"], json!([{ "x": 3 }]));
+        assert_eq!(request("digits").await["seed"], "7".repeat(1500));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_of_a_prompt_or_of_an_answer_is_found_with_bodies_as_text() {
+    let (provider, server) = (Provider::start().await, OpenSearch::shared());
+    let gateway = gateway(&provider, server.url(), "es-words", "bodies = \"text\"\n").await;
+    let ask = async |words: &str| {
+        let question = json!({ "model": "demo", "messages": [{ "role": "user", "content": words }] });
+        assert_eq!(gateway.post(CHAT, question.to_string()).await.status, 200);
+    };
+    ask("How do I get a refund for a broken zither?").await;
+    ask("Write a haiku").await;
+    gateway.wait_for_books("elasticsearch", |books| books["delivered"] == 2).await;
+    assert_eq!(server.count("es-words").await, 2);
+    for (query, expected) in [
+        (json!({ "match": { "text.request": "refund" } }), 1),
+        (json!({ "match_phrase": { "text.request": "broken zither" } }), 1),
+        (json!({ "match_phrase": { "text.request": "zither broken" } }), 0),
+        (json!({ "match": { "text.request": "bassoon" } }), 0),
+        (json!({ "multi_match": { "query": "haiku", "fields": ["text.*"] } }), 1),
+        // The demo provider says so each time.
+        (json!({ "match_phrase": { "text.response": "a chunk of its own" } }), 2),
+    ] {
+        let found = server.post("/es-words/_search", &json!({ "query": query })).await.json();
+        assert_eq!(found["hits"]["total"]["value"], expected, "{query}: {found}");
+    }
+}

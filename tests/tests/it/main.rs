@@ -21,6 +21,7 @@ mod docs;
 mod elasticsearch;
 mod exporter_docs;
 mod faults;
+mod file;
 mod framing;
 mod last_words;
 mod memory;

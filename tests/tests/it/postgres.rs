@@ -116,3 +116,29 @@ async fn a_server_that_is_stopped_in_the_middle_of_a_batch_has_every_record_once
     let log = gateway.log();
     assert!(!log.contains(Postgres::PASSWORD), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_a_day_without_a_place_wait_with_the_reason_and_go_to_the_default_partition() {
+    let provider = Provider::start().await;
+    let database = Postgres::shared().database().await;
+    let gateway = Arc::new(gateway(&provider, &database, "config.partition = \"day\"\n").await);
+    ask(&gateway, 0..1).await;
+    gateway.wait_for_books("postgres", |books| books["delivered"] == 1).await;
+    let parent = format!("'{TABLE}'::regclass");
+    let rows = database
+        .rows(&format!("SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = {parent}"))
+        .await;
+    let day = rows[0]["name"].as_str().unwrap().to_owned();
+    database.execute(&format!("ALTER TABLE {TABLE} DETACH PARTITION {day}")).await;
+    ask(&gateway, 1..4).await;
+    gateway.wait_for_books("postgres", |books| books["retries"].as_u64() > Some(2)).await;
+    let log = gateway.log();
+    assert!(
+        log.contains("is there and is no partition of") && log.contains("attach it, or rename or drop it"),
+        "{log}"
+    );
+    assert!(!log.contains("credentials"), "{log}");
+    database.execute(&format!("CREATE TABLE rest PARTITION OF {TABLE} DEFAULT")).await;
+    gateway.wait_for_books("postgres", |books| books["delivered"] == 4).await;
+    assert_eq!(database.rows("SELECT id FROM rest").await.len(), 3);
+}

@@ -37,7 +37,10 @@ pub use self::{
     answer::{Answer, Class, classify},
     retry_after::retry_after,
 };
-use crate::{settings::Secret, tls::Tls};
+use crate::{
+    settings::{Secret, can_be_hidden},
+    tls::Tls,
+};
 
 /// A client for one backend. Clones share its connections.
 ///
@@ -74,10 +77,10 @@ impl Client {
         Ok(Self { inner, secrets: Vec::new() })
     }
 
-    /// Takes these texts out of every answer that is quoted in an error.
+    /// Takes these texts out of every answer that is quoted in an error, where they [can be](can_be_hidden).
     #[must_use]
     pub fn hiding<'a>(mut self, secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        self.secrets.extend(secrets.into_iter().filter(|secret| !secret.expose().is_empty()).cloned());
+        self.secrets.extend(secrets.into_iter().filter(|secret| can_be_hidden(secret.expose())).cloned());
         self
     }
 

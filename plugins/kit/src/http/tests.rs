@@ -9,7 +9,8 @@ use std::{
 use super::*;
 
 /// Answers one request with these bytes; joins to what was asked.
-fn one_answer(answer: &'static str) -> (Url, JoinHandle<(String, Vec<u8>)>) {
+fn one_answer(answer: &str) -> (Url, JoinHandle<(String, Vec<u8>)>) {
+    let answer = answer.to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://user:hunter2@{}/base?", listener.local_addr().unwrap());
     let serve = move || {
@@ -109,11 +110,25 @@ fn a_request_arrives_whole_and_an_answer_is_judged() {
 
 #[test]
 fn an_answer_that_repeats_a_secret_is_not_quoted_with_it() {
-    let (base, asked) = one_answer("HTTP/1.1 403 Forbidden\r\ncontent-length: 11\r\n\r\nk3y invalid");
-    let answer = run(async { client().hiding([&Secret::new("k3y")]).get(base).send().await.unwrap() });
-    asked.join().unwrap();
-    let error = answer.check().unwrap_err().to_string();
-    assert!(error.ends_with("403 Forbidden: *** invalid (are the credentials right?)"), "{error}");
+    for (secret, text, expected) in [
+        ("long-k3y", "long-k3y invalid", "*** invalid"),
+        // Taken out, these would take the sense with them.
+        ("k", "k3y looks invalid", "k3y looks invalid"),
+        ("true", "\"ok\":true", "\"ok\":true"),
+        ("password", "wrong password", "wrong password"),
+        ("", "nothing", "nothing"),
+    ] {
+        let length = text.len();
+        let (base, asked) =
+            one_answer(&format!("HTTP/1.1 403 Forbidden\r\ncontent-length: {length}\r\n\r\n{text}"));
+        let answer = run(async { client().hiding([&Secret::new(secret)]).get(base).send().await.unwrap() });
+        asked.join().unwrap();
+        let error = answer.check().unwrap_err().to_string();
+        assert!(
+            error.ends_with(&format!("403 Forbidden: {expected} (are the credentials right?)")),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -238,6 +238,50 @@ fn models_that_clients_make_up_have_no_data_points_of_their_own() {
 }
 
 #[test]
+fn a_failure_counts_under_the_model_that_was_asked_for_and_says_why() {
+    let fake = Fake::start();
+    let model = |answered: Option<&'static str>, sample: Sample| {
+        sample.started_ago(Duration::ZERO).with(|metrics| {
+            (metrics.request_model, metrics.model) = (Some("gpt-4o".into()), answered.map(Into::into));
+        })
+    };
+    let answered = (0..7).map(|n| model(Some("gpt-4o-2024-08-06"), Sample::chat().number(n)));
+    let failed = (7..9).map(|n| model(None, Sample::failed().number(n)));
+    let newrelic = plugin(&fake, &json!({ "max_models": 2 }));
+    assert!(newrelic.export(answered.chain(failed)).is_all_delivered());
+    let counted = |model: &str| {
+        let points = fake.metrics().into_iter();
+        let of_model =
+            points.filter(|p| p["name"] == "magicapi.requests" && p["attributes"]["model"] == model);
+        of_model.map(|point| point["value"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!((counted("gpt-4o-2024-08-06"), counted("gpt-4o"), counted("other")), (7, 2, 0));
+    let logs = fake.logs();
+    let said = |number: usize| (&logs[number]["error.message"], &logs[number]["error_type"]);
+    assert_eq!(said(8), (&json!("Rate limit reached"), &json!("rate_limit_exceeded")));
+    assert!(logs[0].get("error.message").is_none());
+}
+
+#[test]
+fn tags_show_what_a_record_says_and_are_bounded_in_metrics() {
+    let fake = Fake::start();
+    let settings = json!({ "max_tag_values": 1, "record_tags": { "squad": "project_id", "tier": "request:/service_tier" } });
+    let of = |number: u32, squad: &'static str| {
+        Sample::fresh(number)
+            .with(|metrics| metrics.project_id = Some(squad.into()))
+            .request(r#"{"service_tier":"flex"}"#)
+    };
+    assert!(plugin(&fake, &settings).export([of(1, "design"), of(2, "sales")]).is_all_delivered());
+    for (log, squad) in fake.logs().iter().zip(["design", "sales"]) {
+        assert_eq!((&log["squad"], &log["tier"]), (&json!(squad), &json!("flex")));
+    }
+    let metrics = fake.metrics();
+    let squads: BTreeSet<&str> =
+        metrics.iter().map(|point| point["attributes"]["squad"].as_str().unwrap()).collect();
+    assert_eq!((squads, losses(&fake)), (BTreeSet::from(["design", "other"]), vec![]));
+}
+
+#[test]
 fn what_new_relic_would_drop_is_rejected_with_its_age() {
     let fake = Fake::start();
     let hours = |number, hours| Sample::chat().number(number).started_ago(Duration::from_hours(hours));

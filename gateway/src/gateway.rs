@@ -165,6 +165,7 @@ fn start_recorder(
         capture_request: telemetry.capture.request,
         capture_response: telemetry.capture.response,
         capture_streamed_data: telemetry.capture.streamed_data,
+        capture_chunk_times: telemetry.capture.chunk_times,
         max_body_bytes: telemetry.capture.max_body_bytes.as_usize(),
         // All that there is to know was learned while the plugins were loaded.
         mask: mask::known(),

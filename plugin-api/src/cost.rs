@@ -89,7 +89,8 @@ fn parse(text: &str) -> Option<i64> {
     }
     let fraction = fraction.trim_end_matches('0');
     let value: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let shift = i32::try_from(PLACES).ok()? + exponent - i32::try_from(fraction.len()).ok()?;
+    let places = i32::try_from(PLACES).ok()?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+    let shift = places.checked_add(exponent)?;
     let scaled = match u32::try_from(shift) {
         Ok(up) => value.checked_mul(10i128.checked_pow(up)?)?,
         Err(_) if value == 0 => 0,

@@ -54,7 +54,7 @@ impl Descriptor {
                 max_bytes: 5 * 1024 * 1024,
                 max_delay: Duration::from_secs(1),
             },
-            limits: HardLimits { max_records: None, max_bytes: None, max_record_bytes: None },
+            limits: HardLimits::NONE,
             concurrent: false,
             background_tasks: false,
         }
@@ -124,6 +124,7 @@ impl Descriptor {
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Content {
     /// Numbers and labels alone: no bodies, and nothing that names a person, an organisation or a conversation.
     None,
@@ -149,10 +150,19 @@ impl Content {
     /// organisation or a conversation: they are `null`, and `thread_id` is the record's own id.
     #[must_use]
     pub const fn shows(self, field: Field) -> bool {
-        use Field::{ExperimentId, OrgId, ProjectId, ProjectName, SpanId, ThreadId, TraceId, UserId};
         let is_name = matches!(
             field,
-            ThreadId | OrgId | UserId | ProjectId | ProjectName | ExperimentId | TraceId | SpanId
+            Field::ThreadId
+                | Field::OrgId
+                | Field::UserId
+                | Field::ProjectId
+                | Field::ProjectName
+                | Field::ExperimentId
+                | Field::TraceId
+                | Field::SpanId
+                | Field::ParentSpanId
+                | Field::ResponseId
+                | Field::PreviousResponseId
         );
         !is_name || !matches!(self, Self::None)
     }
@@ -161,6 +171,7 @@ impl Content {
 /// How much of each record an instance with certain settings needs: what
 /// [`TelemetryExporter::content`](crate::TelemetryExporter::content) says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ContentNeed {
     /// What it makes use of. An operator may allow less.
     pub content: Content,
@@ -171,6 +182,7 @@ pub struct ContentNeed {
 
 /// The least that a setting needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RequiredContent {
     /// How much of each record.
     pub content: Content,
@@ -196,8 +208,9 @@ impl ContentNeed {
     }
 }
 
-/// Size of a batch unless the operator says otherwise.
+/// Size of a batch unless the operator says otherwise: what [`Descriptor::batch`] was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BatchDefaults {
     /// Records in a batch. At least 1.
     pub max_records: u32,
@@ -209,7 +222,15 @@ pub struct BatchDefaults {
 }
 
 /// What the backend can take at the most; `None` where it has no limit.
+///
+/// ```
+/// use plugin_api::HardLimits;
+///
+/// const LIMITS: HardLimits = HardLimits::NONE.records(1_000).record_bytes(256 * 1024);
+/// assert_eq!((LIMITS.max_records, LIMITS.max_bytes), (Some(1_000), None));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HardLimits {
     /// Records in one call.
     pub max_records: Option<u32>,
@@ -220,8 +241,35 @@ pub struct HardLimits {
     pub max_record_bytes: Option<u64>,
 }
 
+impl HardLimits {
+    /// The backend has no limit.
+    pub const NONE: Self = Self { max_records: None, max_bytes: None, max_record_bytes: None };
+
+    /// Sets the records in one call.
+    #[must_use]
+    pub const fn records(mut self, max: u32) -> Self {
+        self.max_records = Some(max);
+        self
+    }
+
+    /// Sets the bytes of the serialized parts in one call.
+    #[must_use]
+    pub const fn bytes(mut self, max: u64) -> Self {
+        self.max_bytes = Some(max);
+        self
+    }
+
+    /// Sets the bytes of one record's serialized parts.
+    #[must_use]
+    pub const fn record_bytes(mut self, max: u64) -> Self {
+        self.max_record_bytes = Some(max);
+        self
+    }
+}
+
 /// The descriptor as it crosses the boundary: one JSON object, written by `describe`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Description {
     /// The plugin's name.
     pub name: String,
@@ -263,7 +311,9 @@ impl Description {
         Self::new(&E::DESCRIPTOR, schemars::schema_for!(E::Config))
     }
 
-    fn new(descriptor: &Descriptor, config_schema: Schema) -> Self {
+    /// What a plugin of this descriptor says, whose settings have this schema.
+    #[must_use]
+    pub fn new(descriptor: &Descriptor, config_schema: Schema) -> Self {
         Self {
             name: descriptor.name.to_owned(),
             version: descriptor.version.to_owned(),
@@ -329,7 +379,7 @@ mod tests {
             .author("someone")
             .content(Content::Metadata)
             .batch(10, 1000, Duration::from_millis(1500))
-            .limits(HardLimits { max_record_bytes: Some(5), ..HardLimits::default() });
+            .limits(HardLimits::NONE.record_bytes(5));
         let description = Description::new(&descriptor, schemars::schema_for!(u8));
         let json = serde_json::to_string(&description).unwrap();
         assert!(json.contains(r#""max_delay_ms":1500"#), "{json}");

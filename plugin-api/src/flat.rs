@@ -64,6 +64,8 @@ fields! {
     ClientRequestId = "client_request_id",
     TraceId = "trace_id",
     SpanId = "span_id",
+    ParentSpanId = "parent_span_id",
+    TraceFlags = "trace_flags",
     ServiceName = "service_name",
     ServiceVersion = "service_version",
     Environment = "environment",
@@ -73,6 +75,11 @@ fields! {
     Path = "path",
     Method = "method",
     IsStreaming = "is_streaming",
+    ResponseId = "response_id",
+    PreviousResponseId = "previous_response_id",
+    FinishReasons = "finish_reasons",
+    ServiceTier = "service_tier",
+    RequestServiceTier = "request_service_tier",
     TotalLatency = "total_latency",
     ProviderLatency = "provider_latency",
     Ttfb = "ttfb",
@@ -85,7 +92,14 @@ fields! {
     TotalTokens = "total_tokens",
     CachedReadTokens = "cached_read_tokens",
     CachedWriteTokens = "cached_write_tokens",
+    CachedWrite1hTokens = "cached_write_1h_tokens",
     ReasoningTokens = "reasoning_tokens",
+    AudioInputTokens = "audio_input_tokens",
+    AudioOutputTokens = "audio_output_tokens",
+    ImageInputTokens = "image_input_tokens",
+    ImageOutputTokens = "image_output_tokens",
+    AudioSeconds = "audio_seconds",
+    SearchQueries = "search_queries",
     UsageSource = "usage_source",
     Cost = "cost",
     CostSource = "cost_source",
@@ -97,6 +111,7 @@ fields! {
     ErrorType = "error_type",
     ProviderErrorCount = "provider_error_count",
     ProviderErrorType = "provider_error_type",
+    ProviderErrorCode = "provider_error_code",
     EndReason = "end_reason",
     ProviderRequestId = "provider_request_id",
     Truncated = "truncated",
@@ -286,15 +301,36 @@ fn scan_value(text: &str) -> Option<(&str, &str)> {
         b'n' => word("null")?,
         b't' => word("true")?,
         b'f' => word("false")?,
-        b'[' if bytes.starts_with(b"[]") => 2,
-        b'[' | b'{' => {
-            let mut nested = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-            nested.next()?.ok()?;
-            nested.byte_offset()
-        }
+        b'[' | b'{' => match plain_list(text) {
+            Some(length) => length,
+            None => {
+                let mut nested = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+                nested.next()?.ok()?;
+                nested.byte_offset()
+            }
+        },
         _ => return None,
     };
     Some(text.split_at(end))
+}
+
+/// The length of the list of strings that `text` begins with, where it is written without white space. Where there are
+/// no escapes, a string ends at the next quotation mark.
+pub(crate) fn plain_list(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    if bytes.starts_with(b"[]") {
+        return Some(2);
+    }
+    let mut quote = bytes.starts_with(b"[").then_some(1)?;
+    loop {
+        let inside = bytes.get(quote + 1..).filter(|_| bytes[quote] == b'"')?;
+        let end = quote + 2 + memchr::memchr(b'"', inside)?;
+        match bytes.get(end)? {
+            b',' if end + 1 < bytes.len() => quote = end + 1,
+            b']' => return Some(end + 1),
+            _ => return None,
+        }
+    }
 }
 
 /// Whether this is a number as JSON knows it.
@@ -340,6 +376,34 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_strings_ends_where_it_ends() {
+        for (text, list) in [
+            ("[]", "[]"),
+            ("[],\"a\":1", "[]"),
+            (r#"["stop"]"#, r#"["stop"]"#),
+            (r#"["a,]","","é"],"x":[]"#, r#"["a,]","","é"]"#),
+        ] {
+            assert_eq!(plain_list(text), Some(list.len()), "{text}");
+        }
+        for text in [
+            "",
+            "[",
+            "{}",
+            "[1]",
+            "[ ]",
+            r#"["#,
+            r#"[""#,
+            r#"["a"#,
+            r#"["a""#,
+            r#"["a","#,
+            r#"["a",]"#,
+            r#"["a" ]"#,
+        ] {
+            assert_eq!(plain_list(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn fields_are_those_of_the_record_in_the_order_of_the_wire() {
         let json = wire(|_| ());
         let fields = Fields::scan(&json).unwrap();
@@ -358,8 +422,8 @@ mod tests {
     fn the_quick_way_reads_what_serde_reads() {
         let described = wire(|metrics| {
             metrics.truncated = vec!["response".into(), "a,\u{e9}]".into()];
-            let content_type = Some("audio/x; a={[".into());
-            metrics.request_body = Some(BodyDescription { content_type, size: 7, sha256: None });
+            metrics.finish_reasons = Some(vec!["stop".into(), "a,]".into()]);
+            metrics.request_body = Some(BodyDescription::new(7).content_type("audio/x; a={["));
         });
         for (text, is_quick) in [
             (&*wire(|_| ()), true),

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     cost::Usd,
-    flat::{Field, Fields},
+    flat::{Field, Fields, plain_list},
     metrics::{BodyDescription, RequestMetrics},
 };
 
@@ -27,7 +27,7 @@ pub const LOG_NAME: &str = log_name!();
 /// ```json
 /// { "timestamp": "…", "resource": { "service.name": "…", … }, "name": "ai_gateway_request_log",
 ///   "attributes": { "id": "msg_…", …, "request": {…}, "response": {…}, "metadata": {…} },
-///   "trace_id": "…", "span_id": "…" }
+///   "trace_id": "…", "span_id": "…", "parent_span_id": "…", "trace_flags": 1 }
 /// ```
 ///
 /// [`OtelLog::write_to`] splices the bodies in as the bytes they are: nothing in them is parsed or copied. The value
@@ -150,10 +150,13 @@ enum Form {
     UsdOrNull,
     /// A list of strings; absent is empty.
     Texts,
+    /// A list of strings or `null`.
+    TextsOrNull,
     /// A [`BodyDescription`]. The member is left out where there is none.
     Description,
 }
 
+const U8: u64 = u8::MAX as u64;
 const U16: u64 = u16::MAX as u64;
 const U32: u64 = u32::MAX as u64;
 const U64: u64 = u64::MAX;
@@ -201,6 +204,12 @@ const AFTER_THE_BODIES: &[Member] = &[
     (",\"client_request_id\":", Field::ClientRequestId, Form::TextOrNull),
     (",\"request_model\":", Field::RequestModel, Form::TextOrNull),
     (",\"is_streaming\":", Field::IsStreaming, Form::Flag),
+    (",\"response_id\":", Field::ResponseId, Form::TextOrNull),
+    (",\"previous_response_id\":", Field::PreviousResponseId, Form::TextOrNull),
+    (",\"finish_reasons\":", Field::FinishReasons, Form::TextsOrNull),
+    (",\"service_tier\":", Field::ServiceTier, Form::TextOrNull),
+    (",\"request_service_tier\":", Field::RequestServiceTier, Form::TextOrNull),
+    (",\"provider_error_code\":", Field::ProviderErrorCode, Form::TextOrNull),
     (",\"end_reason\":", Field::EndReason, Form::Text),
     (",\"ttfb\":", Field::Ttfb, Form::NumberOrNull),
     (",\"ttft\":", Field::Ttft, Form::NumberOrNull),
@@ -208,7 +217,14 @@ const AFTER_THE_BODIES: &[Member] = &[
     (",\"usage_source\":", Field::UsageSource, Form::Text),
     (",\"cached_read_tokens\":", Field::CachedReadTokens, Form::WholeOrNull(U64)),
     (",\"cached_write_tokens\":", Field::CachedWriteTokens, Form::WholeOrNull(U64)),
+    (",\"cached_write_1h_tokens\":", Field::CachedWrite1hTokens, Form::WholeOrNull(U64)),
     (",\"reasoning_tokens\":", Field::ReasoningTokens, Form::WholeOrNull(U64)),
+    (",\"audio_input_tokens\":", Field::AudioInputTokens, Form::WholeOrNull(U64)),
+    (",\"audio_output_tokens\":", Field::AudioOutputTokens, Form::WholeOrNull(U64)),
+    (",\"image_input_tokens\":", Field::ImageInputTokens, Form::WholeOrNull(U64)),
+    (",\"image_output_tokens\":", Field::ImageOutputTokens, Form::WholeOrNull(U64)),
+    (",\"audio_seconds\":", Field::AudioSeconds, Form::NumberOrNull),
+    (",\"search_queries\":", Field::SearchQueries, Form::WholeOrNull(U64)),
     (",\"cost_source\":", Field::CostSource, Form::Text),
     (",\"price_version\":", Field::PriceVersion, Form::TextOrNull),
     (",\"truncated\":", Field::Truncated, Form::Texts),
@@ -216,6 +232,8 @@ const AFTER_THE_BODIES: &[Member] = &[
     (",\"response_body\":", Field::ResponseBody, Form::Description),
     ("}},\"trace_id\":", Field::TraceId, Form::TextOrNull),
     (",\"span_id\":", Field::SpanId, Form::TextOrNull),
+    (",\"parent_span_id\":", Field::ParentSpanId, Form::TextOrNull),
+    (",\"trace_flags\":", Field::TraceFlags, Form::WholeOrNull(U8)),
 ];
 
 fn write_members(out: &mut impl io::Write, fields: &Fields<'_>, members: &[Member]) -> io::Result<()> {
@@ -261,8 +279,8 @@ fn write_value(
             let amount: Usd = serde_json::from_str(raw)?;
             return Ok(serde_json::to_writer(out, &amount)?);
         }
-        Form::Texts if raw == "[]" => true,
-        Form::Texts => {
+        Form::Texts | Form::TextsOrNull if fields.is_plain() && plain_list(raw) == Some(raw.len()) => true,
+        Form::Texts | Form::TextsOrNull => {
             let texts: Vec<Cow<'_, str>> = serde_json::from_str(raw)?;
             return Ok(serde_json::to_writer(out, &texts)?);
         }
@@ -291,6 +309,7 @@ fn write_missing(out: &mut impl io::Write, fields: &Fields<'_>, field: Field, fo
         | Form::NumberOrNull
         | Form::RoundedOrNull
         | Form::UsdOrNull
+        | Form::TextsOrNull
         | Form::Description => out.write_all(b"null"),
         Form::Text | Form::LogId | Form::Flag | Form::Whole(_) | Form::Rounded | Form::Texts => {
             Err(unfit(field, raw))
@@ -394,14 +413,41 @@ mod tests {
             "status_code": m.status_code, "provider_status_code": m.provider_status_code,
             "error_count": m.error_count, "error_type": m.error_type,
             "provider_error_count": m.provider_error_count, "provider_error_type": m.provider_error_type,
-            "provider_request_id": m.provider_request_id, "experiment_id": m.experiment_id,
-            "client_request_id": m.client_request_id, "request_model": m.request_model,
-            "is_streaming": m.is_streaming, "end_reason": m.end_reason, "ttfb": m.ttfb, "ttft": m.ttft,
-            "gateway_overhead": m.gateway_overhead, "usage_source": m.usage_source,
-            "cached_read_tokens": m.cached_read_tokens, "cached_write_tokens": m.cached_write_tokens,
-            "reasoning_tokens": m.reasoning_tokens, "cost_source": m.cost_source,
-            "price_version": m.price_version, "truncated": m.truncated,
+            "provider_request_id": m.provider_request_id,
         });
+        let all = serde_json::to_value(&m)?;
+        for added in [
+            "experiment_id",
+            "client_request_id",
+            "request_model",
+            "is_streaming",
+            "response_id",
+            "previous_response_id",
+            "finish_reasons",
+            "service_tier",
+            "request_service_tier",
+            "provider_error_code",
+            "end_reason",
+            "ttfb",
+            "ttft",
+            "gateway_overhead",
+            "usage_source",
+            "cached_read_tokens",
+            "cached_write_tokens",
+            "cached_write_1h_tokens",
+            "reasoning_tokens",
+            "audio_input_tokens",
+            "audio_output_tokens",
+            "image_input_tokens",
+            "image_output_tokens",
+            "audio_seconds",
+            "search_queries",
+            "cost_source",
+            "price_version",
+            "truncated",
+        ] {
+            metadata[added] = all[added].clone();
+        }
         for (key, body) in [("request_body", &m.request_body), ("response_body", &m.response_body)] {
             if let Some(body) = body {
                 metadata[key] = serde_json::to_value(body)?;
@@ -409,6 +455,7 @@ mod tests {
         }
         Ok(json!({
             "timestamp": m.timestamp, "name": LOG_NAME, "trace_id": m.trace_id, "span_id": m.span_id,
+            "parent_span_id": m.parent_span_id, "trace_flags": m.trace_flags,
             "resource": {
                 "service.name": m.service_name, "service.version": m.service_version,
                 "deployment.environment": m.environment,

@@ -1,6 +1,7 @@
 //! Enums whose variants travel as text and may grow in a later release.
 
-/// Declares an enum that is written as one of a known set of strings.
+/// Declares an enum that is written as one of a known set of strings. Its default is what a record says that nobody has
+/// said more about.
 ///
 /// A plugin may be years older than the gateway that feeds it. A value it has never heard of becomes `Other`, with
 /// its text kept, so that such a record is still read, spliced and written out unchanged.
@@ -10,7 +11,7 @@ macro_rules! wire_enum {
         $name:ident { $( $(#[$variant_meta:meta])* $variant:ident = $text:literal, )+ }
     ) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum $name {
             $( $(#[$variant_meta])* $variant, )+

@@ -139,25 +139,16 @@ pub enum OnFull {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::{BatchDefaults, Content, HardLimits};
+    use plugin_api::{Content, Descriptor, HardLimits};
 
     use super::*;
 
     fn plugin(limits: HardLimits) -> Description {
-        let batch = BatchDefaults { max_records: 500, max_bytes: 1_000, max_delay: Duration::from_secs(1) };
-        Description {
-            name: "x".to_owned(),
-            version: "1".to_owned(),
-            author: String::new(),
-            description: String::new(),
-            license: String::new(),
-            api_version: "1.0.0".to_owned(),
-            content: Content::Metadata,
-            batch,
-            limits,
-            concurrent: false,
-            config_schema: Default::default(),
-        }
+        let descriptor = Descriptor::new("x", "1")
+            .content(Content::Metadata)
+            .batch(500, 1_000, Duration::from_secs(1))
+            .limits(limits);
+        Description::new(&descriptor, Default::default())
     }
 
     fn settings() -> Settings {
@@ -182,7 +173,7 @@ mod tests {
     #[test]
     fn settings_override_the_plugin_and_the_backend_caps_both() {
         let second = Duration::from_secs(1);
-        let limits = HardLimits { max_records: Some(100), max_bytes: Some(900), max_record_bytes: None };
+        let limits = HardLimits::NONE.records(100).bytes(900);
         assert_eq!(batch(HardLimits::default(), settings()), (500, 1_000, second));
         assert_eq!(batch(limits, settings()), (100, 900, second));
         let wanted = |records, bytes, delay| {
@@ -206,8 +197,9 @@ mod tests {
     #[test]
     fn the_backends_hard_limit_bounds_a_record() {
         let bound = |max_bytes, max_record_bytes| {
-            let limits = HardLimits { max_records: None, max_bytes, max_record_bytes };
-            Policy::of(&plugin(limits), settings()).max_record_bytes
+            let mut plugin = plugin(HardLimits::NONE);
+            (plugin.limits.max_bytes, plugin.limits.max_record_bytes) = (max_bytes, max_record_bytes);
+            Policy::of(&plugin, settings()).max_record_bytes
         };
         assert_eq!(bound(Some(900), Some(1_000)), 900);
         assert_eq!(bound(Some(1_000), Some(900)), 900);
@@ -217,7 +209,8 @@ mod tests {
     #[test]
     fn several_workers_only_where_the_plugin_allows_it() {
         let workers = |concurrent, workers| {
-            let plugin = Description { concurrent, ..plugin(HardLimits::default()) };
+            let mut plugin = plugin(HardLimits::default());
+            plugin.concurrent = concurrent;
             Policy::of(&plugin, Settings { workers, ..settings() }).workers
         };
         assert_eq!([workers(false, 4), workers(true, 4), workers(true, 0)], [1, 4, 1]);

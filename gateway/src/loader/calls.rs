@@ -409,7 +409,7 @@ fn read_description(said: &Said) -> Result<Description, String> {
     if said.cut {
         return Err(format!("it is longer than {MAX_DESCRIPTION} bytes"));
     }
-    let description: Description =
+    let mut description: Description =
         serde_json::from_slice(&said.text).map_err(|error| plain_text(error.to_string().as_bytes(), 500))?;
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
     if description.name.is_empty() || !description.name.chars().all(is_name) {
@@ -418,14 +418,12 @@ fn read_description(said: &Said) -> Result<Description, String> {
     if description.batch.max_records == 0 {
         return Err("its `batch.max_records` is 0".to_owned());
     }
-    Ok(Description {
-        version: plain_text(description.version.as_bytes(), 100),
-        author: plain_text(description.author.as_bytes(), 500),
-        description: plain_text(description.description.as_bytes(), 1000),
-        license: plain_text(description.license.as_bytes(), 200),
-        api_version: plain_text(description.api_version.as_bytes(), 100),
-        ..description
-    })
+    let Description { version, author, description: about, license, api_version, .. } = &mut description;
+    for (text, longest) in [(version, 100), (author, 500), (about, 1000), (license, 200), (api_version, 100)]
+    {
+        *text = plain_text(text.as_bytes(), longest);
+    }
+    Ok(description)
 }
 
 fn read_need(said: &Said) -> Option<ContentNeed> {

@@ -386,7 +386,7 @@ fn make(request: LoadRequest, progress: &Progress) -> Result<(Plugin, impl FnOnc
 /// What it needs, as far as it is allowed. What it cannot do without must be.
 fn visible(need: ContentNeed, allowed: Content, path: &Path) -> Result<Content, LoadError> {
     match need.required.filter(|required| required.content > allowed) {
-        Some(RequiredContent { content: needed, reason }) => {
+        Some(RequiredContent { content: needed, reason, .. }) => {
             Err(LoadError::Content { path: path.to_owned(), allowed, needed, reason })
         }
         None => Ok(need.content.min(allowed)),

@@ -39,18 +39,24 @@ fn without_bodies(record: &Record) -> Record {
 /// The record with everything taken out that names a person, an organisation or a conversation.
 fn without_names(record: &Record) -> Record {
     let metrics = serde_json::from_slice::<RequestMetrics<'_>>(&record.metrics)
-        .and_then(|metrics| {
-            serde_json::to_vec(&RequestMetrics {
-                thread_id: metrics.id.clone(),
-                org_id: None,
-                user_id: None,
-                project_id: None,
-                project_name: None,
-                experiment_id: None,
-                trace_id: None,
-                span_id: None,
-                ..metrics
-            })
+        .and_then(|mut metrics| {
+            metrics.thread_id = metrics.id.clone();
+            for name in [
+                &mut metrics.org_id,
+                &mut metrics.user_id,
+                &mut metrics.project_id,
+                &mut metrics.project_name,
+                &mut metrics.experiment_id,
+                &mut metrics.trace_id,
+                &mut metrics.span_id,
+                &mut metrics.parent_span_id,
+                // By them, one answer of a conversation names the one before.
+                &mut metrics.response_id,
+                &mut metrics.previous_response_id,
+            ] {
+                *name = None;
+            }
+            serde_json::to_vec(&metrics)
         })
         .unwrap_or_default();
     Record { metrics: metrics.into(), ..without_bodies(record) }
@@ -89,6 +95,8 @@ impl BatchSource for Records {
 
 #[cfg(test)]
 mod tests {
+    use plugin_api::Field;
+
     use super::*;
 
     fn record() -> Arc<Record> {
@@ -108,6 +116,25 @@ mod tests {
         let alone = Arc::downgrade(&records[0]);
         drop(records);
         assert!(alone.upgrade().is_none(), "a view keeps the whole record");
+    }
+
+    #[test]
+    fn what_is_hidden_of_a_nameless_record_is_what_the_contract_says() {
+        const CHAT: &str = include_str!("../../../plugin-api/tests/golden/record-chat.json");
+        let mut metrics: serde_json::Value = serde_json::from_str(CHAT).unwrap();
+        for field in Field::ALL.iter().filter(|field| !Content::None.shows(**field)) {
+            metrics[field.name()] = "a name".into();
+        }
+        let whole = Record::of_parts(metrics.to_string().into(), Bytes::new(), Bytes::new());
+        let nameless: serde_json::Value = serde_json::from_slice(&without_names(&whole).metrics).unwrap();
+        for field in Field::ALL {
+            let (name, seen) = (field.name(), &nameless[field.name()]);
+            match (Content::None.shows(*field), *field) {
+                (true, _) => assert_eq!(seen, &metrics[name], "{name}"),
+                (false, Field::ThreadId) => assert_eq!(seen, &metrics["id"]),
+                (false, _) => assert!(seen.is_null(), "{name} is {seen}"),
+            }
+        }
     }
 
     #[test]

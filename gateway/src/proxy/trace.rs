@@ -11,26 +11,38 @@ const SAMPLED: u8 = 1;
 /// Reads the caller's `traceparent` and puts the gateway's own in its place. What is no valid one starts a new trace.
 pub(super) fn join(headers: &mut HeaderMap) -> Trace {
     let caller = headers.get(&TRACEPARENT).and_then(|value| parse(value.as_bytes()));
-    let (trace_id, flags) = caller.unwrap_or_else(|| (fastrand::u128(1..).to_be_bytes(), SAMPLED));
-    let trace = Trace { trace_id, span_id: fastrand::u64(1..).to_be_bytes(), flags };
+    let span_id = fastrand::u64(1..).to_be_bytes();
+    let trace = match caller {
+        Some(caller) => Trace { span_id, parent_span_id: Some(caller.span_id), ..caller },
+        None => {
+            let trace_id = fastrand::u128(1..).to_be_bytes();
+            Trace { trace_id, span_id, parent_span_id: None, flags: SAMPLED }
+        }
+    };
     headers.insert(TRACEPARENT, format(&trace));
     trace
 }
 
-/// Version 00, or a later one read as version 00 as the specification asks.
-fn parse(text: &[u8]) -> Option<([u8; 16], u8)> {
+/// The caller's span. Version 00, or a later one read as version 00 as the specification asks.
+fn parse(text: &[u8]) -> Option<Trace> {
     let is_dashed = text.len() >= 55 && [2, 35, 52].iter().all(|&at| text[at] == b'-');
     if !is_dashed || &text[..2] == b"ff" || (text.len() > 55 && (&text[..2] == b"00" || text[55] != b'-')) {
         return None;
     }
     let mut trace_id = [0; 16];
-    let mut parent = [0; 8];
+    let mut span_id = [0; 8];
     let mut flags = [0; 1];
     decode(&text[..2], &mut [0; 1])?;
     decode(&text[3..35], &mut trace_id)?;
-    decode(&text[36..52], &mut parent)?;
+    decode(&text[36..52], &mut span_id)?;
     decode(&text[53..55], &mut flags)?;
-    (trace_id != [0; 16] && parent != [0; 8]).then_some((trace_id, flags[0]))
+    let [flags] = flags;
+    (trace_id != [0; 16] && span_id != [0; 8]).then_some(Trace {
+        trace_id,
+        span_id,
+        parent_span_id: None,
+        flags,
+    })
 }
 
 /// Lower-case hexadecimal only, as the specification says.
@@ -76,7 +88,9 @@ mod tests {
         let sent = headers[TRACEPARENT].to_str().unwrap();
         assert!(sent.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && sent.ends_with("-01"), "{sent}");
         assert_ne!(sent, CALLER, "the caller's span must not pass unchanged");
-        assert_eq!(parse(sent.as_bytes()), Some((trace.trace_id, 1)));
+        let callers = 0xb7ad_6b71_6920_3331_u64.to_be_bytes();
+        assert_eq!((trace.parent_span_id, trace.flags), (Some(callers), 1));
+        assert_eq!(parse(sent.as_bytes()), Some(Trace { parent_span_id: None, ..trace }));
     }
 
     #[test]
@@ -97,6 +111,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         let trace = join(&mut headers);
         assert_ne!(trace.trace_id, [0; 16]);
+        assert_eq!((trace.parent_span_id, trace.flags), (None, SAMPLED));
         assert!(parse(headers[TRACEPARENT].as_bytes()).is_some());
     }
 }

@@ -33,6 +33,7 @@ enum Timed<'a> {
     Raw(&'a MarkedBytes),
     Decoded {
         decoded: Decoded,
+        is_timed: bool,
         /// While they are read they count as the captured bytes do.
         _held: Reservation,
     },
@@ -80,8 +81,9 @@ pub(crate) fn open(captured: &Captured, limit: usize) -> Option<Opened<'_>> {
     let decoded =
         decode(Coding::named(&coding)?, bytes.as_slice(), bytes.marks(), limits, processor_time).ok()?;
     let (inflated, held) = (decoded.over, bytes.count_beside(decoded.bytes.capacity()));
+    let is_timed = bytes.is_timed();
     // A tail cannot be decoded by itself.
-    let bytes = Timed::Decoded { decoded, _held: held };
+    let bytes = Timed::Decoded { decoded, is_timed, _held: held };
     Some(Opened { bytes, tail: &[], whole: whole && !inflated, inflated })
 }
 
@@ -94,6 +96,14 @@ impl<'a> Opened<'a> {
     /// What becomes of a body that is not whole.
     pub(crate) fn remains(&self, captured: &Captured) -> Body {
         if self.inflated { Body::Inflated(description(captured)) } else { Body::Shed }
+    }
+
+    /// Whether it is known when its pieces passed.
+    pub(crate) fn is_timed(&self) -> bool {
+        match &self.bytes {
+            Timed::Raw(bytes) => bytes.is_timed(),
+            Timed::Decoded { is_timed, .. } => *is_timed,
+        }
     }
 
     /// The last bytes of a body that is not whole.
@@ -221,12 +231,13 @@ pub(crate) fn describe(captured: &Captured) -> Body {
 }
 
 fn description(captured: &Captured) -> BodyDescription<'static> {
-    let content_type = captured.content_type.clone().map(Cow::Owned);
-    let sha256 = match &captured.kept {
+    let mut description = BodyDescription::new(captured.size);
+    description.content_type = captured.content_type.clone().map(Cow::Owned);
+    description.sha256 = match &captured.kept {
         Kept::Whole(bytes) => Some(hex(&Sha256::digest(bytes.as_slice())).into()),
         Kept::Nothing | Kept::Ends { .. } | Kept::Shed => None,
     };
-    BodyDescription { content_type, size: captured.size, sha256 }
+    description
 }
 
 /// The coding of a body, in lower case; several in a row are left as they stand, and so not known.

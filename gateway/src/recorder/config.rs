@@ -34,6 +34,8 @@ pub struct Capture {
     pub response: bool,
     /// Keep every chunk of a stream.
     pub streamed_data: bool,
+    /// Keep when each of these chunks came, as `streamed_data_ms`.
+    pub chunk_times: bool,
     /// The most that a record carries of a request and of an answer, each; a larger one is left out whole and named. Of a
     /// stream the answer counts: its chunks go first, and it may pass in 16 times this size.
     #[schemars(extend("x-max" = "1 GiB"))]
@@ -59,6 +61,7 @@ impl Default for Capture {
             request: true,
             response: true,
             streamed_data: true,
+            chunk_times: true,
             max_body_bytes: ByteSize::mib(4),
             max_in_flight_bytes: ByteSize::mib(256),
         }

@@ -84,7 +84,9 @@ pub struct Trace {
     pub trace_id: [u8; 16],
     /// The gateway's span.
     pub span_id: [u8; 8],
-    /// The caller's trace flags.
+    /// The caller's span, where it named one.
+    pub parent_span_id: Option<[u8; 8]>,
+    /// The caller's trace flags, or those of a new trace.
     pub flags: u8,
 }
 

@@ -6,6 +6,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use super::{
+    chunk_times,
     json::{self, Fields},
     sse::{Event, Splitter},
 };
@@ -63,6 +64,8 @@ pub(crate) struct Folded<'e> {
     /// would refuse them, and the whole record with them.
     pub(crate) malformed: usize,
     chunks: Vec<&'e str>,
+    /// When each of these passed, where that is known.
+    times: Vec<Option<Duration>>,
 }
 
 /// Splits the pieces of a body into chunks, and stops soon after `most_lines`. True: there were no more.
@@ -102,6 +105,7 @@ fn decode(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
 /// Folds chunks.
 pub(crate) fn fold<'e>(chunks: &'e [Chunk<'e>], mut fold: Box<dyn Fold<'e> + 'e>) -> Folded<'e> {
     let mut kept = Vec::with_capacity(chunks.len());
+    let mut times = Vec::with_capacity(chunks.len());
     let (mut first_content, mut error, mut closed, mut malformed) = (None, None, false, 0);
     for chunk in chunks {
         let data = chunk.data.as_ref();
@@ -115,6 +119,7 @@ pub(crate) fn fold<'e>(chunks: &'e [Chunk<'e>], mut fold: Box<dyn Fold<'e> + 'e>
         match fold.take(data) {
             Ok(seen) => {
                 kept.push(data);
+                times.push(chunk.at);
                 if seen.content && first_content.is_none() {
                     first_content = Some(chunk.at);
                 }
@@ -125,24 +130,30 @@ pub(crate) fn fold<'e>(chunks: &'e [Chunk<'e>], mut fold: Box<dyn Fold<'e> + 'e>
     let first_content = first_content.flatten();
     let mut answer = fold.finish();
     answer.closed |= closed;
-    Folded { answer, first_content, error, malformed, chunks: kept }
+    Folded { answer, first_content, error, malformed, chunks: kept, times }
 }
 
 impl Folded<'_> {
-    /// How large [`Self::write`] will be without `streamed_data`, and with it.
-    pub(crate) fn sizes(&self) -> [usize; 2] {
-        let answer = self.answer.head.len() + 1;
-        [answer, answer + self.chunks.iter().map(|chunk| chunk.len() + 1).sum::<usize>() + 20]
+    /// When the chunks passed, as JSON; `None` when that is not known of each.
+    pub(crate) fn times(&self) -> Option<String> {
+        self.times.iter().copied().collect::<Option<Vec<_>>>().map(chunk_times::json)
     }
 
-    /// The answer as one JSON object of one line, with `streamed_data` as its last field where it is wanted, and the
-    /// length of what stands before that field.
-    pub(crate) fn write(self, streamed_data: bool) -> (Vec<u8>, usize) {
+    /// How large [`Self::write`] will be without `streamed_data`, and with it and its times.
+    pub(crate) fn sizes(&self, times: Option<&str>) -> [usize; 2] {
+        let answer = self.answer.head.len() + 1;
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.len() + 1).sum();
+        [answer, answer + chunks + 20 + times.map_or(0, |times| times.len() + 20)]
+    }
+
+    /// The answer as one JSON object of one line, with `streamed_data` and its times as its last fields where they are
+    /// wanted, and the length of what stands before these fields.
+    pub(crate) fn write(self, streamed_data: bool, times: Option<&str>) -> (Vec<u8>, usize) {
         let mut json = self.answer.head.into_bytes();
         let head = json.len();
         if streamed_data {
             let size: usize = self.chunks.iter().map(|chunk| chunk.len() + 1).sum();
-            json.reserve_exact(size + 20);
+            json.reserve_exact(size + 20 + times.map_or(0, |times| times.len() + 20));
             json.extend_from_slice(if head > 1 { b",\"streamed_data\":[" } else { b"\"streamed_data\":[" });
             for (index, chunk) in self.chunks.iter().enumerate() {
                 if index > 0 {
@@ -151,6 +162,10 @@ impl Folded<'_> {
                 json.extend_from_slice(chunk.as_bytes());
             }
             json.push(b']');
+            if let Some(times) = times {
+                json.extend_from_slice(b",\"streamed_data_ms\":");
+                json.extend_from_slice(times.as_bytes());
+            }
         }
         json.push(b'}');
         json::flatten(&mut json);

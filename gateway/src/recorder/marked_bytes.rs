@@ -93,6 +93,11 @@ impl MarkedBytes {
         self.bytes.is_empty()
     }
 
+    /// Whether it is known when they passed.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.marks.is_some()
+    }
+
     /// What [`Self::head`] of that length will take.
     pub(crate) fn bytes_of_head(&self, length: usize) -> usize {
         length + self.marks_of_head(length) * MARK_BYTES

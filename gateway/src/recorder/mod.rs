@@ -14,12 +14,14 @@
 //! | `body` | captured bytes: decoded, checked, described |
 //! | `decode` | content codings taken off, within a budget |
 //! | `sse` | server-sent events, cut anywhere |
+//! | `chunk_times` | when the chunks of a stream came |
 //! | `fold`, `fold_chunks`, `fold_responses`, `template` | a stream becomes one answer |
 //! | `usage` | token counts |
 //! | `json` | borrowed, partial reading |
 
 pub mod assemble;
 pub(crate) mod body;
+mod chunk_times;
 pub mod config;
 mod decode;
 pub mod dialect;

@@ -44,7 +44,7 @@ impl Sample {
     pub fn stream() -> Self {
         let request =
             r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Say hello"}],"stream":true}"#;
-        let response = r#"{"id":"chatcmpl-1","model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,"delta":{"role":"assistant","content":"Hello!"}}],"streamed_data":[{"choices":[{"index":0,"delta":{"content":"Hello!"}}]}]}"#;
+        let response = r#"{"id":"chatcmpl-1","model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,"delta":{"role":"assistant","content":"Hello!"}}],"streamed_data":[{"choices":[{"index":0,"delta":{"content":"Hello!"}}]}],"streamed_data_ms":[412.5]}"#;
         Self::chat()
             .with(|metrics| {
                 metrics.is_streaming = true;
@@ -57,7 +57,8 @@ impl Sample {
     /// A request that the provider refused with status 429: no model in the answer, no usage, no cost.
     #[must_use]
     pub fn failed() -> Self {
-        let response = r#"{"error":{"message":"Rate limit reached","type":"rate_limit_exceeded"}}"#;
+        let response =
+            r#"{"error":{"message":"Rate limit reached","type":"requests","code":"rate_limit_exceeded"}}"#;
         let failed = Self::chat().with(|metrics| {
             metrics.model = None;
             metrics.status = RequestStatus::Error;
@@ -66,7 +67,11 @@ impl Sample {
             metrics.error_count = 1;
             metrics.error_type = Some(Cow::Borrowed("rate_limit_exceeded"));
             metrics.provider_error_count = 1;
-            metrics.provider_error_type = Some(Cow::Borrowed("rate_limit_exceeded"));
+            metrics.provider_error_type = Some(Cow::Borrowed("requests"));
+            metrics.provider_error_code = Some(Cow::Borrowed("rate_limit_exceeded"));
+            metrics.response_id = None;
+            metrics.finish_reasons = None;
+            metrics.service_tier = None;
         });
         failed.without_usage().response(response)
     }
@@ -79,6 +84,7 @@ impl Sample {
             metrics.error_count = 1;
             metrics.error_type = Some(Cow::Borrowed("client_disconnect"));
             metrics.end_reason = EndReason::ClientDisconnect;
+            metrics.finish_reasons = None;
         });
         disconnected.without_usage()
     }
@@ -195,6 +201,7 @@ impl Sample {
 fn without_chunks(response: &[u8]) -> Option<Vec<u8>> {
     let mut members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(response).ok()?;
     members.remove(Shed::StreamedData.name())?;
+    members.remove("streamed_data_ms");
     serde_json::to_vec(&members).ok()
 }
 

@@ -79,7 +79,7 @@ impl TelemetryExporter for Datadog {
         .description("Sends logs, metrics and LLM Observability spans to Datadog")
         .license("MIT OR Apache-2.0")
         .batch(500, 4 << 20, Duration::from_secs(1))
-        .limits(HardLimits { max_records: None, max_bytes: None, max_record_bytes: Some(MAX_RECORD) })
+        .limits(HardLimits::NONE.record_bytes(MAX_RECORD))
         .concurrent()
         .background_tasks();
 

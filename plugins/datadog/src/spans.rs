@@ -184,7 +184,7 @@ impl<'a> Spans<'a> {
             // A record without a trace is a trace of its own.
             trace_id: fields.text(Field::TraceId).map_or_else(|| short(&id), |trace| short(&trace)),
             span_id: fields.text(Field::SpanId).map_or_else(|| short(&id), |span| short(&span)),
-            parent_id: NO_PARENT.to_owned(),
+            parent_id: fields.text(Field::ParentSpanId).map_or_else(|| NO_PARENT.to_owned(), |id| short(&id)),
             start_ns: u64::try_from(when.start.as_nanos()).unwrap_or(u64::MAX),
             duration: nanoseconds(fields.number(Field::TotalLatency).unwrap_or_default()),
             status: if error.is_some() { "error" } else { "ok" },
@@ -216,6 +216,9 @@ fn metadata(from: Sources<'_>, model: Option<&str>) -> Map<String, Value> {
     add("end_reason", text(Field::EndReason));
     add("usage_source", text(Field::UsageSource));
     add("is_streaming", fields.flag(Field::IsStreaming).map(Value::from));
+    add("service_tier", text(Field::ServiceTier));
+    add("provider_error_type", text(Field::ProviderErrorType));
+    add("provider_error_code", text(Field::ProviderErrorCode));
     add("status_code", fields.whole(Field::StatusCode).map(Value::from));
     metadata
 }

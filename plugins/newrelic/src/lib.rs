@@ -75,7 +75,7 @@ impl TelemetryExporter for NewRelic {
         .description("Sends logs and metrics to New Relic")
         .license("MIT OR Apache-2.0")
         .batch(500, 4 << 20, Duration::from_secs(1))
-        .limits(HardLimits { max_records: None, max_bytes: None, max_record_bytes: Some(MAX_RECORD) })
+        .limits(HardLimits::NONE.record_bytes(MAX_RECORD))
         .concurrent()
         .background_tasks();
 

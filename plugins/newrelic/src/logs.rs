@@ -3,7 +3,10 @@
 //! An entry has flat attributes under the record's own names, those excepted that New Relic has names for. What is
 //! unknown is left out. The bodies are cut into pieces and not parsed.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use exporter_kit::{
     failure,
@@ -132,7 +135,7 @@ impl Entry<'_> {
             Field::Environment => "deployment.environment",
             _ => field.name(),
         };
-        if let Some(text) = fields.text(field) {
+        if let Some(text) = fields.text(field).or_else(|| list(fields, field)) {
             return self.text(name, &text);
         }
         if let Some(flag) = fields.flag(field) {
@@ -220,6 +223,13 @@ impl Entry<'_> {
     fn json(&mut self, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
         Ok(serde_json::to_writer(&mut *self.json, value)?)
     }
+}
+
+/// A field that is a list of texts, as one: New Relic takes no lists.
+fn list<'a>(fields: &Fields<'a>, field: Field) -> Option<Cow<'a, str>> {
+    let raw = fields.raw(field).filter(|raw| raw.starts_with('['))?;
+    let texts: Vec<String> = serde_json::from_str(raw).ok()?;
+    Some(texts.join(",").into())
 }
 
 /// What the gateway left out already.

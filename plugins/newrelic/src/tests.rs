@@ -57,7 +57,10 @@ fn losses(fake: &Fake) -> Vec<String> {
 #[test]
 fn a_record_becomes_a_log_with_flat_attributes() {
     let fake = Fake::start();
-    let sample = Sample::fresh(1).with(|metrics| metrics.truncated = vec!["streamed_data".into()]);
+    let sample = Sample::fresh(1).with(|metrics| {
+        metrics.truncated = vec!["streamed_data".into()];
+        metrics.finish_reasons = Some(vec!["stop".into(), "length".into()]);
+    });
     let id = sample.id().to_owned();
     assert!(plugin(&fake, &json!({})).export([sample]).is_all_delivered());
     let [log] = fake.stored_logs().try_into().unwrap();
@@ -82,6 +85,7 @@ fn a_record_becomes_a_log_with_flat_attributes() {
         ("input_tokens", json!(48)),
         ("cost", json!(0.0456)),
         ("truncated", json!("streamed_data")),
+        ("finish_reasons", json!("stop,length")),
     ] {
         assert_eq!(log.attributes.get(name), Some(&expected), "{name}: {log:#?}");
     }
@@ -102,7 +106,7 @@ fn a_record_becomes_a_log_with_flat_attributes() {
 #[test]
 fn a_failure_is_an_error_and_a_body_that_is_no_json_is_described() {
     let fake = Fake::start();
-    let audio = BodyDescription { content_type: Some("audio/mpeg".into()), size: 7, sha256: None };
+    let audio = BodyDescription::new(7).content_type("audio/mpeg");
     let failed = Sample::failed()
         .number(1)
         .started_ago(Duration::ZERO)

@@ -72,11 +72,7 @@ impl TelemetryExporter for PostgresExporter {
         .description("Writes records as rows to PostgreSQL")
         .license("MIT OR Apache-2.0")
         .batch(500, 5 * 1024 * 1024, Duration::from_secs(1))
-        .limits(HardLimits {
-            max_records: None,
-            max_bytes: Some(MAX_BYTES),
-            max_record_bytes: Some(MAX_BYTES),
-        })
+        .limits(HardLimits::NONE.bytes(MAX_BYTES).record_bytes(MAX_BYTES))
         .concurrent()
         .background_tasks();
 

@@ -110,7 +110,11 @@ async fn a_conversation_with_tools_its_failure_and_an_embedding_are_spans_with_a
     let asked = json!({
         "model": "gpt-4o", "temperature": 0.5, "max_tokens": 100, "messages": [{ "role": "user", "content": "Hello" }],
     });
-    gateway.post_with(CHAT, asked.to_string(), &[("x-project-id", "design")]).await;
+    let trace = [
+        ("x-project-id", "design"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ];
+    gateway.post_with(CHAT, asked.to_string(), &trace).await;
     gateway.post_with(CHAT, asked.to_string(), &[("x-limited", "yes")]).await;
     gateway.post("/v1/embeddings", json!({ "model": "embed", "input": ["a", "b"] }).to_string()).await;
     let spans =
@@ -123,6 +127,8 @@ async fn a_conversation_with_tools_its_failure_and_an_embedding_are_spans_with_a
         ("/meta/output/messages/0/tool_calls/0", call),
         ("/meta/metadata/temperature", json!(0.5)),
         ("/meta/metadata/max_tokens", json!(100)),
+        ("/trace_id", json!("0af7651916cd43dd8448eb211c80319c")),
+        ("/parent_id", json!("b7ad6b7169203331")),
         ("/metrics/cache_read_input_tokens", json!(22.0)),
         ("/metrics/non_cached_input_tokens", json!(28.0)),
         ("/metrics/reasoning_output_tokens", json!(4.0)),
@@ -133,6 +139,7 @@ async fn a_conversation_with_tools_its_failure_and_an_embedding_are_spans_with_a
     let failed = span(&|span| span["status"] == "error");
     let error = json!({ "message": "Rate limit reached", "type": "rate_limit_exceeded" });
     assert_eq!(failed["meta"]["error"], error, "{failed:#}");
+    assert_eq!(failed["parent_id"], "undefined", "nobody called with a trace");
     let embedded = span(&|span| span["meta"]["kind"] == "embedding");
     assert_eq!(embedded["meta"]["input"], json!({ "documents": [{ "text": "a" }, { "text": "b" }] }));
     assert_eq!(embedded["meta"]["output"]["value"], "[1 embedding(s) of size 2]");

@@ -64,14 +64,16 @@ impl Draft {
             return;
         }
         // The chunks go first; the answer stays, however many they were.
-        let [answer, with_chunks] = folded.sizes();
+        let wants_times = settings.capture_streamed_data && settings.capture_chunk_times && opened.is_timed();
+        let times = if wants_times { folded.times() } else { None };
+        let [answer, with_chunks] = folded.sizes(times.as_deref());
         if answer > settings.max_body_bytes {
             self.response = Body::Shed;
             return;
         }
         let carries_chunks = settings.capture_streamed_data && with_chunks <= settings.max_body_bytes;
         self.chunks_lost = settings.capture_streamed_data && (!carries_chunks || lost + folded.malformed > 0);
-        let (json, head) = folded.write(carries_chunks);
+        let (json, head) = folded.write(carries_chunks, times.as_deref());
         self.before_streamed_data = carries_chunks.then_some(head);
         self.response = Body::Json(json.into());
     }

@@ -19,7 +19,7 @@ impl Draft {
     pub(super) fn into_record(mut self, settings: &Settings) -> Record {
         let request = self.request.take_json();
         let response = self.response.take_json();
-        let mut metrics = Vec::with_capacity(1280);
+        let mut metrics = Vec::with_capacity(1792);
         // Strings, numbers and lists of them always serialize, and memory can always be written to.
         let _ = serde_json::to_writer(&mut metrics, &self.metrics(settings));
         let Exchange { id, started, credential, .. } = self.exchange;
@@ -31,67 +31,87 @@ impl Draft {
     }
 
     fn metrics<'a>(&'a self, settings: &'a Settings) -> RequestMetrics<'a> {
-        let Self { exchange, asked, answered, outcome, cost, .. } = self;
-        let identity = &exchange.identity;
-        let id = exchange.id.hyphenated().to_string();
-        let thread_id = either(&identity.thread_id, &asked.thread_id).unwrap_or_else(|| id.clone().into());
-        let usage = answered.usage.unwrap_or_default();
-        RequestMetrics {
-            id: id.into(),
-            timestamp: humantime::format_rfc3339_millis(exchange.started).to_string().into(),
-            thread_id,
-            org_id: either(&identity.org_id, &asked.org_id),
-            user_id: either(&identity.user_id, &asked.user_id),
-            project_id: either(&identity.project_id, &asked.project_id),
-            project_name: either(&identity.project_name, &asked.project_name),
-            experiment_id: either(&identity.experiment_id, &asked.experiment_id),
-            client_request_id: identity.client_request_id.as_deref().map(Cow::Borrowed),
-            trace_id: Some(hex(&exchange.trace.trace_id).into()),
-            span_id: Some(hex(&exchange.trace.span_id).into()),
-            service_name: settings.service_name.as_str().into(),
-            service_version: env!("CARGO_PKG_VERSION").into(),
-            environment: settings.environment.as_str().into(),
-            provider: exchange.provider.as_deref().map(Cow::Borrowed),
-            model: answered.model.as_deref().map(Cow::Borrowed),
-            request_model: asked.model.as_deref().map(Cow::Borrowed),
-            path: exchange.path.as_str().into(),
-            method: exchange.method.as_str().into(),
-            is_streaming: answered.is_streaming,
-            total_latency: milliseconds(exchange.times.total),
-            provider_latency: self.provider_latency().map(milliseconds),
-            ttfb: exchange.response.first_byte.map(milliseconds),
-            ttft: answered.first_content.map(milliseconds),
-            gateway_overhead: exchange.times.sent.map(milliseconds),
-            request_size: exchange.request.size,
-            response_size: exchange.response.size,
-            input_tokens: usage.input,
-            output_tokens: usage.output,
-            total_tokens: usage.total,
-            cached_read_tokens: usage.cached_read,
-            cached_write_tokens: usage.cached_write,
-            reasoning_tokens: usage.reasoning,
-            usage_source: self.usage_source(),
-            cost: cost.amount,
-            cost_source: cost.source.clone(),
-            price_version: cost.price_version.as_deref().map(Cow::Borrowed),
-            status: outcome.status.clone(),
-            status_code: exchange.status_code,
-            provider_status_code: exchange.provider_status_code,
-            error_count: outcome.errors,
-            error_type: outcome.error_type.as_deref().map(Cow::Borrowed),
-            provider_error_count: outcome.provider_errors,
-            provider_error_type: answered
-                .error
-                .as_ref()
-                .and_then(|error| error.kind.as_deref().map(Cow::Borrowed)),
-            end_reason: outcome.end_reason.clone(),
-            provider_request_id: either(&exchange.provider_request_id, &answered.request_id),
-            truncated: self.truncated(),
-            request_body: self.request.description(),
-            response_body: self.response.description(),
-            request: None,
-            response: None,
+        let exchange = &self.exchange;
+        let timestamp = humantime::format_rfc3339_millis(exchange.started).to_string();
+        let mut metrics = RequestMetrics::new(exchange.id.hyphenated().to_string(), timestamp);
+        metrics.service_name = settings.service_name.as_str().into();
+        metrics.service_version = env!("CARGO_PKG_VERSION").into();
+        metrics.environment = settings.environment.as_str().into();
+        self.write_identity(&mut metrics);
+        self.write_route(&mut metrics);
+        self.write_timing_and_sizes(&mut metrics);
+        self.write_usage(&mut metrics);
+        self.write_outcome(&mut metrics);
+        metrics.truncated = self.truncated();
+        metrics.request_body = self.request.description();
+        metrics.response_body = self.response.description();
+        metrics
+    }
+
+    fn write_identity<'a>(&'a self, metrics: &mut RequestMetrics<'a>) {
+        let Self { exchange: Exchange { identity, trace, .. }, asked, .. } = self;
+        if let Some(thread_id) = either(&identity.thread_id, &asked.thread_id) {
+            metrics.thread_id = thread_id;
         }
+        metrics.org_id = either(&identity.org_id, &asked.org_id);
+        metrics.user_id = either(&identity.user_id, &asked.user_id);
+        metrics.project_id = either(&identity.project_id, &asked.project_id);
+        metrics.project_name = either(&identity.project_name, &asked.project_name);
+        metrics.experiment_id = either(&identity.experiment_id, &asked.experiment_id);
+        metrics.client_request_id = known(&identity.client_request_id);
+        metrics.trace_id = Some(hex(&trace.trace_id).into());
+        metrics.span_id = Some(hex(&trace.span_id).into());
+        metrics.parent_span_id = trace.parent_span_id.map(|parent| hex(&parent).into());
+        metrics.trace_flags = Some(trace.flags);
+    }
+
+    fn write_route<'a>(&'a self, metrics: &mut RequestMetrics<'a>) {
+        let Self { exchange, asked, answered, .. } = self;
+        metrics.provider = exchange.provider.as_deref().map(Cow::Borrowed);
+        metrics.model = known(&answered.model);
+        metrics.request_model = known(&asked.model);
+        metrics.path = exchange.path.as_str().into();
+        metrics.method = exchange.method.as_str().into();
+        metrics.is_streaming = answered.is_streaming;
+    }
+
+    fn write_timing_and_sizes(&self, metrics: &mut RequestMetrics<'_>) {
+        let Self { exchange, answered, .. } = self;
+        metrics.total_latency = milliseconds(exchange.times.total);
+        metrics.provider_latency = self.provider_latency().map(milliseconds);
+        metrics.ttfb = exchange.response.first_byte.map(milliseconds);
+        metrics.ttft = answered.first_content.map(milliseconds);
+        metrics.gateway_overhead = exchange.times.sent.map(milliseconds);
+        metrics.request_size = exchange.request.size;
+        metrics.response_size = exchange.response.size;
+    }
+
+    fn write_usage<'a>(&'a self, metrics: &mut RequestMetrics<'a>) {
+        let Self { answered, cost, .. } = self;
+        let usage = answered.usage.unwrap_or_default();
+        metrics.input_tokens = usage.input;
+        metrics.output_tokens = usage.output;
+        metrics.total_tokens = usage.total;
+        metrics.cached_read_tokens = usage.cached_read;
+        metrics.cached_write_tokens = usage.cached_write;
+        metrics.reasoning_tokens = usage.reasoning;
+        metrics.usage_source = self.usage_source();
+        metrics.cost = cost.amount;
+        metrics.cost_source = cost.source.clone();
+        metrics.price_version = known(&cost.price_version);
+    }
+
+    fn write_outcome<'a>(&'a self, metrics: &mut RequestMetrics<'a>) {
+        let Self { exchange, answered, outcome, .. } = self;
+        metrics.status = outcome.status.clone();
+        metrics.status_code = exchange.status_code;
+        metrics.provider_status_code = exchange.provider_status_code;
+        metrics.error_count = outcome.errors;
+        metrics.error_type = known(&outcome.error_type);
+        metrics.provider_error_count = outcome.provider_errors;
+        metrics.provider_error_type = answered.error.as_ref().and_then(|error| known(&error.kind));
+        metrics.end_reason = outcome.end_reason.clone();
+        metrics.provider_request_id = either(&exchange.provider_request_id, &answered.request_id);
     }
 
     /// Where the token counts come from.
@@ -134,9 +154,13 @@ impl Body {
     }
 }
 
+fn known(text: &Option<String>) -> Option<Cow<'_, str>> {
+    text.as_deref().map(Cow::Borrowed)
+}
+
 /// What a header says, else what the body says.
 fn either<'a>(header: &'a Option<String>, body: &'a Option<String>) -> Option<Cow<'a, str>> {
-    header.as_deref().or(body.as_deref()).map(Cow::Borrowed)
+    known(header).or_else(|| known(body))
 }
 
 /// Milliseconds with microseconds as their fraction: more digits would be noise, and longer.

@@ -39,6 +39,8 @@ pub struct Settings {
     pub capture_response: bool,
     /// `telemetry.capture.streamed_data`: whether a stream's answer carries the chunks too.
     pub capture_streamed_data: bool,
+    /// `telemetry.capture.chunk_times`: whether with these chunks goes when each of them came.
+    pub capture_chunk_times: bool,
     /// `telemetry.capture.max_body_bytes`: what a record carries of one body, and what may come out of a body in a
     /// content coding. Of an event stream it bounds the answer, and [`STREAM_FACTOR`] times as much may be read for it.
     pub max_body_bytes: usize,

@@ -250,7 +250,10 @@ fn a_stream_of_no_known_form_keeps_its_chunks() {
     assert_eq!((&metrics["input_tokens"], &metrics["output_tokens"]), (&json!(3), &json!(1)));
     assert_eq!(record(exchange("openai", CHAT, captured("text/event-stream", vec![]))).1, Value::Null);
     let comment = captured("text/event-stream", vec![piece(": ping\n\n", 0)]);
-    assert_eq!(record(exchange("openai", CHAT, comment)).1, json!({"streamed_data": []}));
+    assert_eq!(
+        record(exchange("openai", CHAT, comment)).1,
+        json!({"streamed_data": [], "streamed_data_ms": []})
+    );
 }
 
 #[test]

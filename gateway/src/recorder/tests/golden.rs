@@ -87,7 +87,9 @@ impl Expected {
             assert_eq!(&metrics[key], expected, "{name}: {key}");
         }
         assert_eq!(metrics["request_model"], "asked-for", "{name}");
-        response.as_object_mut().unwrap().remove("streamed_data").expect(name);
+        for chunks in ["streamed_data", "streamed_data_ms"] {
+            response.as_object_mut().unwrap().remove(chunks).expect(name);
+        }
         assert_eq!(response, self.response, "{name}");
     }
 }
@@ -99,6 +101,7 @@ pub(in crate::recorder) fn settings() -> Settings {
         capture_request: true,
         capture_response: true,
         capture_streamed_data: true,
+        capture_chunk_times: true,
         max_body_bytes: 64 * 1024,
         mask: Arc::default(),
     }
@@ -109,7 +112,7 @@ pub(in crate::recorder) fn exchange(provider: &str, path: &str, response: Captur
         id: Uuid::from_u128(0x0195_6e2f_0a4b_7000_8000_0000_0000_0001),
         started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_741_190_600_123),
         identity: Identity::default(),
-        trace: Trace { trace_id: [0xab; 16], span_id: [0x01; 8], flags: 1 },
+        trace: Trace { trace_id: [0xab; 16], span_id: [0x01; 8], parent_span_id: Some([0x02; 8]), flags: 3 },
         provider: Some(Arc::from(provider)),
         dialect: providers::find(provider).unwrap().dialect,
         method: Method::POST,
@@ -185,13 +188,38 @@ fn a_recorded_stream_gives_the_expected_record() {
 }
 
 #[test]
-fn streamed_data_is_every_chunk_as_it_came_and_the_last_field() {
+fn streamed_data_is_every_chunk_as_it_came_with_its_time_and_the_end_of_the_answer() {
     for (name, stream, expected) in goldens() {
-        let record = record(expected.exchange(vec![piece(stream, 0)]));
-        let lines = stream.lines().filter_map(|line| line.strip_prefix("data: "));
-        let chunks: Vec<&str> = lines.filter(|data| *data != "[DONE]").collect();
-        let text = parts(&record)[2];
-        assert!(text.ends_with(&format!(",\"streamed_data\":[{}]}}", chunks.join(","))), "{name}: {text}");
+        let times = vec!["0"; chunks(stream).count()].join(",");
+        let chunks = chunks(stream).collect::<Vec<_>>().join(",");
+        let end = |chunk_times| {
+            let settings = Settings { capture_chunk_times: chunk_times, ..settings() };
+            assemble(expected.exchange(vec![piece(stream, 0)]), &settings)
+        };
+        for (record, end) in [
+            (end(true), format!(",\"streamed_data\":[{chunks}],\"streamed_data_ms\":[{times}]}}")),
+            (end(false), format!(",\"streamed_data\":[{chunks}]}}")),
+        ] {
+            let text = parts(&record)[2];
+            assert!(text.ends_with(&end), "{name}: {text}");
+        }
+    }
+}
+
+/// Data of the events that are chunks.
+fn chunks(stream: &str) -> impl Iterator<Item = &str> {
+    stream.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]")
+}
+
+#[test]
+fn a_chunk_came_when_the_piece_came_that_ends_it() {
+    for (name, stream, expected) in goldens() {
+        let pieces = stream.bytes().enumerate().map(|(at, byte)| piece([byte], at as u64)).collect();
+        let times = value(&record(expected.exchange(pieces)).response)["streamed_data_ms"].clone();
+        // An event passes with the blank line behind its data.
+        let ends =
+            chunks(stream).map(|data| data.as_ptr() as usize - stream.as_ptr() as usize + data.len() + 1);
+        assert_eq!(times, json!(ends.collect::<Vec<_>>()), "{name}");
     }
 }
 

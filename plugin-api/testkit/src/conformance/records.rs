@@ -59,6 +59,7 @@ pub(super) fn odd() -> Vec<(&'static str, Sample)> {
             metrics.user_id = Some(Cow::Borrowed(text));
             metrics.project_name = Some(Cow::Borrowed(text));
             metrics.request_model = Some(Cow::Borrowed(text));
+            metrics.finish_reasons = Some(vec![Cow::Borrowed(text), Cow::Borrowed("")]);
         })
     };
     vec![
@@ -100,6 +101,7 @@ pub(super) fn odd() -> Vec<(&'static str, Sample)> {
             Sample::chat().with(|metrics| {
                 metrics.input_tokens = Some(u64::MAX);
                 metrics.output_tokens = Some(u64::MAX);
+                metrics.search_queries = Some(u64::MAX);
                 metrics.response_size = u64::MAX;
             }),
         ),
@@ -123,15 +125,18 @@ fn bare() -> Sample {
             &mut metrics.project_name,
             &mut metrics.trace_id,
             &mut metrics.span_id,
+            &mut metrics.parent_span_id,
             &mut metrics.provider,
             &mut metrics.model,
             &mut metrics.request_model,
             &mut metrics.error_type,
             &mut metrics.provider_error_type,
+            &mut metrics.provider_error_code,
             &mut metrics.provider_request_id,
         ] {
             *text = None;
         }
+        metrics.trace_flags = None;
         (metrics.status_code, metrics.provider_status_code) = (None, None);
         (metrics.provider_latency, metrics.ttfb, metrics.gateway_overhead) = (None, None, None);
         (metrics.request_size, metrics.response_size) = (0, 0);

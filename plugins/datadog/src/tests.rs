@@ -328,7 +328,7 @@ fn requests_are_spans_with_messages_where_content_is_full() {
             ("/session_id", json!("thread_1")),
             ("/meta/kind", json!("llm")),
             ("/meta/metadata/model_name", json!("gpt-4o-mini-2024-07-18")),
-            ("/parent_id", json!("undefined")),
+            ("/parent_id", json!("b7ad6b7169203331")),
             ("/meta/metadata/cost_usd", Value::Null),
             ("/_payload/ml_app", json!("my_bot")),
         ] {
@@ -423,23 +423,23 @@ fn tags_show_what_a_record_says_and_are_bounded_in_metrics() {
     let fake = Fake::start();
     let settings = json!({
         "llm_observability": true, "max_tag_values": 1,
-        "record_tags": { "team": "project_id", "tier": "request:/service_tier" },
+        "record_tags": { "squad": "project_id", "tier": "request:/service_tier" },
     });
-    let of = |number: u32, team: &'static str| {
+    let of = |number: u32, squad: &'static str| {
         Sample::fresh(number)
-            .with(|metrics| metrics.project_id = Some(team.into()))
+            .with(|metrics| metrics.project_id = Some(squad.into()))
             .request(r#"{"service_tier":"Flex"}"#)
     };
     assert!(plugin(&fake, &settings).export([of(1, "design"), of(2, "sales")]).is_all_delivered());
-    for (number, team) in [(0, "team:design"), (1, "team:sales")] {
+    for (number, squad) in [(0, "squad:design"), (1, "squad:sales")] {
         let tags = fake.logs()[number]["ddtags"].as_str().unwrap().to_owned();
-        assert!(tags.contains(&format!(",{team},tier:flex,")), "{tags}");
-        assert!(fake.spans()[number]["tags"].as_array().unwrap().contains(&json!(team)));
+        assert!(tags.contains(&format!(",{squad},tier:flex,")), "{tags}");
+        assert!(fake.spans()[number]["tags"].as_array().unwrap().contains(&json!(squad)));
     }
     let tags = fake.distributions().into_iter().flat_map(|series| series["tags"].as_array().unwrap().clone());
-    let teams: HashSet<String> =
-        tags.filter_map(|tag| Some(tag.as_str()?.strip_prefix("team:")?.to_owned())).collect();
-    assert_eq!(teams, ["design", "other"].map(str::to_owned).into());
+    let squads: HashSet<String> =
+        tags.filter_map(|tag| Some(tag.as_str()?.strip_prefix("squad:")?.to_owned())).collect();
+    assert_eq!(squads, ["design", "other"].map(str::to_owned).into());
 }
 
 #[test]
@@ -493,7 +493,7 @@ proptest! {
     #[test]
     fn no_record_of_any_size_breaks_a_limit(sizes in vec(any_sample(), 1..9)) {
         let fake = Fake::start();
-        let datadog = plugin(&fake, &json!({ "llm_observability": true }));
+        let datadog = plugin(&fake, &json!({ "llm_observability": true })).with_deadline(Duration::from_mins(1));
         let samples = sizes.iter().zip(0..).map(|(&(request, response, name, odd), number)| {
             let character = ["x", "é", "\\n", "\\u0000", "\\\"", "😀"][usize::from(odd)];
             let body = |size: usize| match size {
@@ -530,7 +530,8 @@ proptest! {
 #[test]
 fn many_small_records_are_several_requests_of_a_thousand() {
     let fake = Fake::start();
-    let outcome = plugin(&fake, &json!({})).export((0..2_500).map(Sample::fresh));
+    let datadog = plugin(&fake, &json!({})).with_deadline(Duration::from_mins(1));
+    let outcome = datadog.export((0..2_500).map(Sample::fresh));
     assert!(outcome.is_all_delivered());
     let entries = |request: Request| request.json().unwrap().as_array().unwrap().len();
     let sent: Vec<usize> = requests(&fake, "/api/v2/logs").into_iter().map(entries).collect();

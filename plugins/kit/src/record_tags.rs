@@ -88,7 +88,7 @@ mod tests {
             ("request:/n", Some("2")),
             ("request:/absent", None),
             ("response:/id", None),
-            ("price_version", None),
+            ("experiment_id", None),
         ] {
             let read = tags(&[("a", source)]).read(5).unwrap();
             assert_eq!(read[0].value(from).as_deref(), expected, "{source}");

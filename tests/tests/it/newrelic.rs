@@ -95,8 +95,8 @@ async fn a_failure_is_told_in_the_providers_words_under_the_model_that_was_asked
 fn the_region_of_japan_is_one() {
     let keys = "[plugin.config]\nregion = \"jp\"\nlogs_url = \"http://127.0.0.1:9\"\nmetrics_url = \"http://127.0.0.1:9\"\n";
     let gateway = Gateway::new().provider("demo", "http://127.0.0.1:9").plugin("newrelic", "newrelic", keys);
-    let mut check = gateway.environment("NEW_RELIC_LICENSE_KEY", LICENSE_KEY).command(&["check"]);
-    let output = check.output().unwrap();
+    let gateway = gateway.environment("NEW_RELIC_LICENSE_KEY", LICENSE_KEY);
+    let output = gateway.command(&["check"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

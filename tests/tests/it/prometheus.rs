@@ -71,9 +71,11 @@ async fn metrics_and_labels_that_read_bodies_have_values_without_further_setting
 
 #[test]
 fn what_an_entry_forbids_is_told_with_the_setting_that_needs_it() {
+    let metric = READS_BODIES.split_once("[[").map(|(_, metric)| format!("[[{metric}")).unwrap();
     let label = "[plugin.config]\nrecord_tags = { team = \"project_id\" }\n";
     for (content, settings, expected) in [
-        ("metadata", READS_BODIES, Some("metrics: `queue_seconds`: it reads `response:/usage/queue_ms`")),
+        ("metadata", &*metric, Some("metrics: `queue_seconds`: it reads `response:/usage/queue_ms`")),
+        ("metadata", READS_BODIES, Some("record_tags: `tier` shows `response:/service_tier`")),
         ("none", label, Some("record_tags: `team` shows `project_id`")),
         ("metadata", label, None),
         ("none", "", None),

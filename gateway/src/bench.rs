@@ -60,6 +60,7 @@ async fn start(probe: &Path) -> Result<(Arc<Exporter>, Drivers), Error> {
         workers: 1,
         create_timeout: Duration::from_secs(10),
         settings: Box::new(|_| Ok(serde_json::json!({ "script": ["ok"] }))),
+        content: config::Content::Full,
         host: HostInfo::default(),
     })
     .await?;

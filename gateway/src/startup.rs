@@ -129,6 +129,7 @@ async fn load(entry: &Entry, host: &Host, env: Environment) -> Result<Plugin, Fa
         workers: entry.workers,
         create_timeout: entry.create_timeout,
         settings: Box::new(check),
+        content: entry.content,
         host: HostInfo {
             gateway_version: env!("CARGO_PKG_VERSION").to_owned(),
             service_name: host.service_name.clone(),
@@ -151,6 +152,15 @@ fn failure(entry: &Entry, error: LoadError, problems: &[SchemaProblem]) -> Failu
         // They fit the schema, and the plugin knows better.
         LoadError::InvalidConfig { message, .. } => {
             let problem = entry.problem("config", &format!("the plugin refuses its settings: {message}"), "");
+            Failure::Settings(vec![problem])
+        }
+        LoadError::Content { allowed, needed, reason, .. } => {
+            let (allowed, needed) = (allowed.as_str(), needed.as_str());
+            let problem = entry.problem(
+                "content",
+                &format!("\"{allowed}\" keeps from the plugin what its settings need: {reason}"),
+                &format!("set content = \"{needed}\", or take that setting out"),
+            );
             Failure::Settings(vec![problem])
         }
         error => Failure::Load { name: entry.name.clone(), error },

@@ -15,8 +15,8 @@
 //!   called from it, one at a time, never from an async context. A plugin whose descriptor says `concurrent` may see
 //!   `export` from further threads at the same time. The functions of `health/1` and `scrape/1` are called from one
 //!   more thread, one at a time, between `create` and `destroy`, also while an `export` is under way: nobody who asks
-//!   for metrics waits for a backend that hangs. `describe` and
-//!   `get_extension` may be called from any thread, also before `create`.
+//!   for metrics waits for a backend that hangs. `describe`, `get_extension` and the function of `content/1` may be
+//!   called from any thread, also before `create`.
 //!   [`HostV1::log`] may be called by the plugin from any thread, until `destroy` returns.
 //! * **Failure.** Every function that can fail returns a [`Status`]: an integer with named constants. A value that is
 //!   not listed counts as [`status::FAULT`].
@@ -275,6 +275,22 @@ pub struct ScrapeV1 {
     pub scrape: extern "C" fn(instance: Instance, format: u32, out: *const Sink) -> Status,
 }
 
+/// Name of the extension [`ContentV1`].
+pub const CONTENT_V1: &str = "content/1";
+
+/// Extension `content/1`: how much of each record an instance with certain settings needs. Without it the descriptor's
+/// `content` holds for all settings.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, StableAbi)]
+pub struct ContentV1 {
+    /// Size of this struct in bytes.
+    pub struct_size: u32,
+    /// Writes what the settings need, a JSON object (see [`ContentNeed`](crate::ContentNeed)), to `out`; after a failure,
+    /// the error's text instead. *Thread:* any, also before any `create`. *Ownership:* `config` for the call; it fits the
+    /// descriptor's schema. *Side effects:* none. *Failure:* `INVALID_CONFIG`, `PANIC`, `FAULT`.
+    pub content: extern "C" fn(config: Slice, out: *const Sink) -> Status,
+}
+
 /// Formats of [`ScrapeV1::scrape`].
 pub mod scrape_format {
     /// Prometheus text format 0.0.4, see <https://prometheus.io/docs/instrumenting/exposition_formats/>.
@@ -304,4 +320,5 @@ const _: () = {
     assert!(offset_of!(ExporterV1, destroy) == 40 && offset_of!(ExporterV1, get_extension) == 48);
     assert!(size_of::<HealthV1>() == 16 && offset_of!(HealthV1, health) == 8);
     assert!(size_of::<ScrapeV1>() == 16 && offset_of!(ScrapeV1, scrape) == 8);
+    assert!(size_of::<ContentV1>() == 16 && offset_of!(ContentV1, content) == 8);
 };

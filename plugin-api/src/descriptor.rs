@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
-use crate::exporter::TelemetryExporter;
+use crate::{exporter::TelemetryExporter, flat::Field};
 
 /// What a plugin says about itself: the `DESCRIPTOR` of a [`TelemetryExporter`](crate::TelemetryExporter).
 ///
@@ -133,6 +133,79 @@ pub enum Content {
     /// Everything, bodies included.
     #[default]
     Full,
+}
+
+impl Content {
+    /// As the settings write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Metadata => "metadata",
+            Self::Full => "full",
+        }
+    }
+
+    /// Whether a plugin of this content sees what a field says. [`None`](Self::None) hides those that name a person, an
+    /// organisation or a conversation: they are `null`, and `thread_id` is the record's own id.
+    #[must_use]
+    pub const fn shows(self, field: Field) -> bool {
+        let is_name = matches!(
+            field,
+            Field::ThreadId
+                | Field::OrgId
+                | Field::UserId
+                | Field::ProjectId
+                | Field::ProjectName
+                | Field::ExperimentId
+                | Field::TraceId
+                | Field::SpanId
+                | Field::ParentSpanId
+                | Field::ResponseId
+                | Field::PreviousResponseId
+        );
+        !is_name || !matches!(self, Self::None)
+    }
+}
+
+/// How much of each record an instance with certain settings needs: what
+/// [`TelemetryExporter::content`](crate::TelemetryExporter::content) says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ContentNeed {
+    /// What it makes use of. An operator may allow less.
+    pub content: Content,
+    /// What it cannot do without. An operator who allows less has made a mistake, and is told.
+    #[serde(default)]
+    pub required: Option<RequiredContent>,
+}
+
+/// The least that a setting needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RequiredContent {
+    /// How much of each record.
+    pub content: Content,
+    /// Which setting, and what for, such as ``metrics: `prompt_size` reads `request:/messages` ``.
+    pub reason: String,
+}
+
+impl ContentNeed {
+    /// So much is of use, and less will do.
+    #[must_use]
+    pub const fn new(content: Content) -> Self {
+        Self { content, required: None }
+    }
+
+    /// A setting is of no use with less than `content`. Of several the one that needs most is told.
+    #[must_use]
+    pub fn requires(mut self, content: Content, reason: impl Into<String>) -> Self {
+        self.content = self.content.max(content);
+        if self.required.as_ref().is_none_or(|known| known.content < content) {
+            self.required = Some(RequiredContent { content, reason: reason.into() });
+        }
+        self
+    }
 }
 
 /// Size of a batch unless the operator says otherwise: what [`Descriptor::batch`] was told.
@@ -311,6 +384,29 @@ mod tests {
         let json = serde_json::to_string(&description).unwrap();
         assert!(json.contains(r#""max_delay_ms":1500"#), "{json}");
         assert_eq!(serde_json::from_str::<Description>(&json).unwrap(), description);
+    }
+
+    #[test]
+    fn of_several_needs_the_greatest_is_told() {
+        let need = ContentNeed::new(Content::Full).requires(Content::Metadata, "a label");
+        assert_eq!(
+            (need.content, need.required.as_ref().unwrap().content),
+            (Content::Full, Content::Metadata)
+        );
+        let need = need.requires(Content::Full, "a body").requires(Content::Full, "another");
+        let needed = RequiredContent { content: Content::Full, reason: "a body".to_owned() };
+        assert_eq!(need, ContentNeed { content: Content::Full, required: Some(needed) });
+        let low = ContentNeed::new(Content::None).requires(Content::Metadata, "a label");
+        assert_eq!(low.content, Content::Metadata);
+    }
+
+    #[test]
+    fn a_content_is_called_as_the_settings_write_it() {
+        for content in [Content::None, Content::Metadata, Content::Full] {
+            assert_eq!(serde_json::json!(content), content.as_str());
+            assert!(content.shows(Field::Model));
+            assert_eq!(content.shows(Field::UserId), content != Content::None);
+        }
     }
 
     #[test]

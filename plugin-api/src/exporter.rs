@@ -7,7 +7,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     batch::Batch,
-    descriptor::Descriptor,
+    descriptor::{ContentNeed, Descriptor},
     error::{ExportError, Health, InitError},
     host::Host,
 };
@@ -71,6 +71,32 @@ pub trait TelemetryExporter: Send + Sync + Sized + 'static {
 
     /// What the plugin says about itself.
     const DESCRIPTOR: Descriptor;
+
+    /// How much of each record these settings need, where it is not always what the descriptor says: a metric that reads
+    /// a body, a part that is switched off. Called before [`init`](Self::init), also by `magicapi-gateway check`, which
+    /// tells the operator when the entry's `content` forbids what a setting requires.
+    ///
+    /// ```
+    /// use plugin_api::{Content, ContentNeed};
+    ///
+    /// struct Config {
+    ///     field: String,
+    /// }
+    ///
+    /// fn content(config: &Config) -> ContentNeed {
+    ///     let need = ContentNeed::new(Content::Metadata);
+    ///     match config.field.strip_prefix("request:") {
+    ///         Some(place) => need.requires(Content::Full, format!("field: it reads `{place}` in the request")),
+    ///         None => need,
+    ///     }
+    /// }
+    /// # let config = Config { field: "request:/n".to_owned() };
+    /// # assert_eq!(content(&config).content, Content::Full);
+    /// ```
+    fn content(config: &Self::Config) -> ContentNeed {
+        let _ = config;
+        ContentNeed::new(Self::DESCRIPTOR.content)
+    }
 
     /// Makes an instance. Check the settings and prepare the connection; a backend that is down is no error.
     ///

@@ -71,7 +71,7 @@ mod wire_enum;
 pub use crate::{
     batch::{Batch, Record, RecordLog},
     cost::{InvalidUsd, Usd},
-    descriptor::{BatchDefaults, Content, Description, Descriptor, HardLimits},
+    descriptor::{BatchDefaults, Content, ContentNeed, Description, Descriptor, HardLimits, RequiredContent},
     error::{ErrorKind, ExportError, Health, InitError, causes},
     exporter::{NoConfig, TelemetryExporter},
     flat::{Field, Fields},

@@ -11,8 +11,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     abi::{
-        ABI_VERSION, BatchV1, ExporterV1, HEALTH_V1, HealthV1, HostV1, Instance, SCRAPE_V1, ScrapeV1, Sink,
-        Slice, Status, scrape_format, status,
+        ABI_VERSION, BatchV1, CONTENT_V1, ContentV1, ExporterV1, HEALTH_V1, HealthV1, HostV1, Instance,
+        SCRAPE_V1, ScrapeV1, Sink, Slice, Status, scrape_format, status,
     },
     batch::Batch,
     descriptor::Description,
@@ -133,15 +133,18 @@ extern "C" fn create<E: TelemetryExporter>(
 }
 
 fn start<E: TelemetryExporter>(config: Slice, table: &HostV1) -> Result<Running<E>, Failure> {
-    // SAFETY: the ABI promises a slice that is valid for the call.
-    let config = unsafe { config.as_bytes() };
-    let config: E::Config = serde_json::from_slice(config)
-        .map_err(|error| Failure::new(status::INVALID_CONFIG, error.to_string()))?;
+    let config = settings::<E>(config)?;
     // SAFETY: as in `create`.
     let host = unsafe { Host::new(table) };
     let runtime = runtime(&host, E::DESCRIPTOR.background_tasks).map_err(|error| fault(&error))?;
     let exporter = runtime.block_on(E::init(config, host))?;
     Ok(Running { exporter, runtime })
+}
+
+fn settings<E: TelemetryExporter>(config: Slice) -> Result<E::Config, Failure> {
+    // SAFETY: the ABI promises a slice that is valid for the call.
+    let config = unsafe { config.as_bytes() };
+    serde_json::from_slice(config).map_err(|error| Failure::new(status::INVALID_CONFIG, error.to_string()))
 }
 
 fn runtime(host: &Host, background_tasks: bool) -> io::Result<Runtime> {
@@ -203,6 +206,9 @@ extern "C" fn get_extension<E: TelemetryExporter>(name: Slice) -> *const std::ff
     } else if name == SCRAPE_V1.as_bytes() {
         ptr::from_ref(const { &ScrapeV1 { struct_size: size_of_u32::<ScrapeV1>(), scrape: scrape::<E> } })
             .cast()
+    } else if name == CONTENT_V1.as_bytes() {
+        ptr::from_ref(const { &ContentV1 { struct_size: size_of_u32::<ContentV1>(), content: content::<E> } })
+            .cast()
     } else {
         ptr::null()
     }
@@ -236,6 +242,16 @@ extern "C" fn scrape<E: TelemetryExporter>(instance: Instance, format: u32, out:
         })?;
         // SAFETY: the ABI promises a sink that is valid for the call.
         unsafe { tell(out, &text) };
+        Ok(())
+    })
+}
+
+extern "C" fn content<E: TelemetryExporter>(config: Slice, out: *const Sink) -> Status {
+    answer(out, || {
+        let need = E::content(&settings::<E>(config)?);
+        let json = serde_json::to_vec(&need).map_err(|error| fault(&error))?;
+        // SAFETY: the ABI promises a sink that is valid for the call.
+        unsafe { tell(out, &json) };
         Ok(())
     })
 }

@@ -3,7 +3,7 @@
 //! Formats: <https://prometheus.io/docs/instrumenting/exposition_formats/> and
 //! <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md>.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// What the scraper asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,33 +29,151 @@ impl Format {
     }
 }
 
-/// Joins expositions in one format. A family that an earlier one has already is left out, since a family may stand in
-/// one place only; its name is returned.
-pub(super) fn join(format: Format, expositions: &[String]) -> (String, Vec<String>) {
-    let mut seen = HashSet::new();
-    let mut repeated = Vec::new();
-    let mut out = String::with_capacity(expositions.iter().map(String::len).sum::<usize>() + 8);
+/// What one origin has to show.
+#[derive(Debug)]
+pub(super) struct Exposition {
+    /// The plugin; `None` for the gateway itself.
+    pub plugin: Option<String>,
+    pub text: String,
+}
+
+/// A family that two origins have, and of which the later one's samples cannot be shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Clash {
+    pub family: String,
+    pub plugin: String,
+    pub why: &'static str,
+}
+
+/// Joins expositions in one format. A family may stand in one place only: where several plugins have it, all their samples
+/// stand there, told apart by a label `plugin`.
+pub(super) fn join(format: Format, expositions: &[Exposition]) -> (String, Vec<Clash>) {
+    let size: usize = expositions.iter().map(|exposition| exposition.text.len()).sum();
+    let mut joined = Joined { order: Vec::new(), families: HashMap::new(), clashes: Vec::new() };
     for exposition in expositions {
-        let mut here = HashSet::new();
-        let mut skipping = false;
-        for line in exposition.lines().filter(|line| !line.is_empty() && *line != "# EOF") {
-            if let Some(family) = family(line) {
-                skipping = seen.contains(family);
-                if here.insert(family) && skipping {
-                    repeated.push(family.to_owned());
-                }
-            }
-            if !skipping {
-                out.push_str(line);
-                out.push('\n');
-            }
+        joined.add(exposition);
+    }
+    let mut out = String::with_capacity(size + 8);
+    for name in &joined.order {
+        if let Some(family) = joined.families.get(name) {
+            family.write(&mut out);
         }
-        seen.extend(here);
     }
     if format == Format::OpenMetrics {
         out.push_str("# EOF\n");
     }
-    (out, repeated)
+    (out, joined.clashes)
+}
+
+/// Families by name, in the order in which they came.
+struct Joined<'a> {
+    order: Vec<&'a str>,
+    families: HashMap<&'a str, Family<'a>>,
+    clashes: Vec<Clash>,
+}
+
+/// A family, and what each origin says of it.
+#[derive(Default)]
+struct Family<'a> {
+    origins: Vec<Part<'a>>,
+}
+
+/// What one origin says of a family: lines of metadata, and samples.
+#[derive(Default)]
+struct Part<'a> {
+    plugin: Option<&'a str>,
+    metadata: Vec<&'a str>,
+    samples: Vec<&'a str>,
+}
+
+impl<'a> Joined<'a> {
+    fn add(&mut self, exposition: &'a Exposition) {
+        let mut own: HashMap<&str, Part<'a>> = HashMap::new();
+        let mut order = Vec::new();
+        let mut current = "";
+        for line in exposition.text.lines().filter(|line| !line.is_empty() && *line != "# EOF") {
+            let metadata = family(line);
+            current = metadata.unwrap_or_else(|| family_of_sample(line, current));
+            let part = own.entry(current).or_insert_with(|| {
+                order.push(current);
+                Part { plugin: exposition.plugin.as_deref(), ..Part::default() }
+            });
+            if metadata.is_some() { part.metadata.push(line) } else { part.samples.push(line) }
+        }
+        for name in order {
+            if let Some(part) = own.remove(name) {
+                self.place(name, part);
+            }
+        }
+    }
+
+    fn place(&mut self, name: &'a str, part: Part<'a>) {
+        let family = self.families.entry(name).or_insert_with(|| {
+            self.order.push(name);
+            Family::default()
+        });
+        let Some(first) = family.origins.first() else { return family.origins.push(part) };
+        let why = match part.plugin {
+            _ if first.plugin.is_none() => "the gateway has a metric of this name",
+            _ if first.kind() != part.kind() => "another plugin has a metric of this name and another type",
+            _ if first.has_label() || part.has_label() => "it has a label `plugin` already",
+            _ => return family.origins.push(part),
+        };
+        let plugin = part.plugin.unwrap_or_default().to_owned();
+        self.clashes.push(Clash { family: name.to_owned(), plugin, why });
+    }
+}
+
+impl Family<'_> {
+    fn write(&self, out: &mut String) {
+        let is_shared = self.origins.len() > 1;
+        for line in self.origins.first().map_or(&[][..], |first| &first.metadata) {
+            push_line(out, line);
+        }
+        for part in &self.origins {
+            for sample in &part.samples {
+                match part.plugin.filter(|_| is_shared) {
+                    Some(plugin) => push_line(out, &labelled(sample, plugin)),
+                    None => push_line(out, sample),
+                }
+            }
+        }
+    }
+}
+
+impl Part<'_> {
+    /// Its line of type.
+    fn kind(&self) -> Option<&str> {
+        self.metadata.iter().find(|line| line.starts_with("# TYPE ")).copied()
+    }
+
+    /// Whether the label that tells plugins apart is in use.
+    fn has_label(&self) -> bool {
+        self.samples.iter().any(|sample| sample.contains("plugin=\""))
+    }
+}
+
+fn push_line(out: &mut String, line: &str) {
+    out.push_str(line);
+    out.push('\n');
+}
+
+/// A sample with one label more, which comes first.
+fn labelled(sample: &str, plugin: &str) -> String {
+    let name = sample.find(['{', ' ']).unwrap_or(sample.len());
+    let (name, rest) = sample.split_at(name);
+    match rest.strip_prefix('{') {
+        Some(labels) if labels.starts_with('}') => format!("{name}{{plugin=\"{plugin}\"{labels}"),
+        Some(labels) => format!("{name}{{plugin=\"{plugin}\",{labels}"),
+        None => format!("{name}{{plugin=\"{plugin}\"}}{rest}"),
+    }
+}
+
+/// A sample belongs to the family before it, unless it has another name: then it has no metadata, and is a family by
+/// itself.
+fn family_of_sample<'a>(line: &'a str, before: &'a str) -> &'a str {
+    let name = line.split(['{', ' ']).next().unwrap_or(line);
+    if !before.is_empty() && name.starts_with(before) || line.starts_with('#') { before } else { name }
 }
 
 /// The first line that is neither metadata nor a sample. One such line, and a scraper refuses the whole exposition.
@@ -175,12 +293,45 @@ mod tests {
         }
     }
 
+    fn exposition(plugin: &str, text: &str) -> Exposition {
+        Exposition { plugin: Some(plugin.to_owned()).filter(|name| !name.is_empty()), text: text.to_owned() }
+    }
+
     #[test]
-    fn a_family_of_two_origins_stands_once() {
-        let first = "# TYPE a counter\na_total 1\n# EOF\n".to_owned();
-        let second = "# TYPE a counter\na_total 2\n# TYPE b gauge\nb 3\n".to_owned();
-        let (text, repeated) = join(Format::OpenMetrics, &[first, second]);
-        assert_eq!(text, "# TYPE a counter\na_total 1\n# TYPE b gauge\nb 3\n# EOF\n");
-        assert_eq!(repeated, ["a"]);
+    fn a_family_of_two_plugins_stands_once_with_the_samples_of_both() {
+        let first = "# HELP a Help.\n# TYPE a counter\na_total 1\na_total{x=\"}\"} 2 # {t=\"1\"} 1\n# EOF\n";
+        let second =
+            "# HELP a Other.\n# TYPE a counter\na_total{x=\"y\"} 2\na_total{} 3\n# TYPE b gauge\nb 3\n";
+        let (text, clashes) = join(Format::OpenMetrics, &[exposition("p", first), exposition("q", second)]);
+        assert_eq!(
+            text,
+            "# HELP a Help.\n# TYPE a counter\na_total{plugin=\"p\"} 1\n\
+             a_total{plugin=\"p\",x=\"}\"} 2 # {t=\"1\"} 1\na_total{plugin=\"q\",x=\"y\"} 2\n\
+             a_total{plugin=\"q\"} 3\n# TYPE b gauge\nb 3\n# EOF\n"
+        );
+        assert_eq!(clashes, []);
+    }
+
+    #[test]
+    fn a_family_of_one_origin_is_shown_as_it_is() {
+        let (gateway, plugin) =
+            ("# TYPE a gauge\na{plugin=\"x\"} 1\nbare 1\n", "# TYPE c gauge\nc 1\nc_more 1\n");
+        let (text, clashes) = join(Format::Text, &[exposition("", gateway), exposition("p", plugin)]);
+        assert_eq!((text, clashes), (format!("{gateway}{plugin}"), vec![]));
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_left_out_and_told() {
+        let gauge = "# TYPE a gauge\na 1\n";
+        for (first, text, expected) in [
+            ("", gauge, "the gateway has"),
+            ("p", "# TYPE a counter\na 1\n", "another type"),
+            ("p", "# TYPE a gauge\na{plugin=\"x\"} 1\n", "a label `plugin` already"),
+        ] {
+            let (joined, clashes) = join(Format::Text, &[exposition(first, gauge), exposition("q", text)]);
+            assert_eq!(joined, gauge);
+            let [Clash { family, plugin, why }] = &clashes[..] else { panic!("{clashes:?}") };
+            assert!((&**family, &**plugin) == ("a", "q") && why.contains(expected), "{clashes:?}");
+        }
     }
 }

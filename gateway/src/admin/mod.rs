@@ -26,7 +26,11 @@ use tokio::{
 };
 use tracing::warn;
 
-use self::{doorkeeper::Doorkeeper, exposition::Format, metrics::Metrics};
+use self::{
+    doorkeeper::Doorkeeper,
+    exposition::{Clash, Exposition, Format},
+    metrics::Metrics,
+};
 use crate::{
     loader::State,
     pipeline::Exporters,
@@ -194,17 +198,17 @@ impl Admin {
         let format = Format::of(accept);
         let _one_at_a_time = self.scraping.lock().await;
         let own = self.metrics.text();
-        let mut expositions =
-            vec![if format == Format::Text { own } else { exposition::to_open_metrics(&own) }];
+        let text = if format == Format::Text { own } else { exposition::to_open_metrics(&own) };
+        let mut expositions = vec![Exposition { plugin: None, text }];
         expositions.extend(self.plugin_expositions(format).await);
-        let (text, repeated) = exposition::join(format, &expositions);
-        if !repeated.is_empty() {
-            warn!(?repeated, "several plugins expose the same metrics; only the first one's are shown");
+        let (text, clashes) = exposition::join(format, &expositions);
+        for Clash { family, plugin, why } in clashes {
+            warn!(plugin, "its metric {family} is not shown: {why}; give it another name");
         }
         respond(StatusCode::OK, format.content_type(), text)
     }
 
-    async fn plugin_expositions(&self, format: Format) -> Vec<String> {
+    async fn plugin_expositions(&self, format: Format) -> Vec<Exposition> {
         let mut scrapes = Vec::new();
         for exporter in self.exporters.iter() {
             let exporter = exporter.clone();
@@ -214,7 +218,9 @@ impl Admin {
                     return None;
                 }
                 match scrape_plugin(plugin, format).await {
-                    Ok(text) => text.filter(|text| is_exposition(plugin.name(), text)),
+                    Ok(text) => text
+                        .filter(|text| is_exposition(plugin.name(), text))
+                        .map(|text| Exposition { plugin: Some(plugin.name().to_owned()), text }),
                     Err(error) => {
                         exporter.notices.scrape_failed(&error.to_string());
                         None

@@ -10,8 +10,11 @@ mod under_way;
 use std::{ffi::c_void, fmt, path::PathBuf, ptr, time::Duration};
 
 use plugin_api::{
-    Description,
-    abi::{self, ExporterV1, HEALTH_V1, HealthV1, SCRAPE_V1, ScrapeV1, Slice, Status, status, verdict},
+    ContentNeed, Description,
+    abi::{
+        self, CONTENT_V1, ContentV1, ExporterV1, HEALTH_V1, HealthV1, SCRAPE_V1, ScrapeV1, Slice, Status,
+        status, verdict,
+    },
 };
 
 pub use self::host::HostInfo;
@@ -236,6 +239,29 @@ impl Library {
         read_description(&said).map_err(|message| LoadError::Description { path: self.path.clone(), message })
     }
 
+    /// How much of a record these settings need; `None` for a plugin that leaves it to its descriptor, or whose answer is
+    /// one of a later release.
+    pub(crate) fn content(&self, config: &serde_json::Value) -> Result<Option<ContentNeed>, LoadError> {
+        // SAFETY: the ABI says that this name stands for that table.
+        let extension = during(self.origin, "`get_extension`", || unsafe {
+            extension::<ContentV1>(&self.table, CONTENT_V1)
+        });
+        let Some(extension) = extension else { return Ok(None) };
+        let config = config.to_string();
+        let (raw, said) = UnderWay::run(None, MAX_MESSAGE, |call| {
+            during(self.origin, "`content`", || (extension.content)(Slice::of(config.as_bytes()), call.sink))
+        });
+        let path = self.path.clone();
+        match CallReport::new(raw, &said, &[]) {
+            CallReport { status: CallStatus::Ok, .. } => {}
+            CallReport { status: CallStatus::InvalidConfig, message } => {
+                return Err(LoadError::InvalidConfig { path, message });
+            }
+            CallReport { status, message } => return Err(LoadError::ContentNeed { path, status, message }),
+        }
+        Ok(read_need(&said))
+    }
+
     /// Makes an instance. `host` is told to the plugin; `name` is that of the `[[plugin]]` entry.
     pub(crate) fn create(
         &self,
@@ -398,6 +424,17 @@ fn read_description(said: &Said) -> Result<Description, String> {
         *text = plain_text(text.as_bytes(), longest);
     }
     Ok(description)
+}
+
+fn read_need(said: &Said) -> Option<ContentNeed> {
+    let read = serde_json::from_slice::<ContentNeed>(&said.text);
+    let mut need = read.inspect_err(|error| {
+        tracing::warn!("what the plugin needs of a record cannot be read, its descriptor holds: {error}");
+    });
+    if let Ok(ContentNeed { required: Some(required), .. }) = &mut need {
+        required.reason = plain_text(required.reason.as_bytes(), 500);
+    }
+    need.ok()
 }
 
 /// The plugin's extension `name`, if it has one.

@@ -3,7 +3,7 @@
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
-use plugin_api::abi::ABI_VERSION;
+use plugin_api::{Content, abi::ABI_VERSION};
 
 use super::{calls::CallStatus, elf::ElfError};
 
@@ -274,6 +274,33 @@ pub enum LoadError {
         path: PathBuf,
         /// What is wrong with them.
         message: String,
+    },
+    /// It could not say how much of a record it needs.
+    #[error("{}: `content` failed ({status}): {message}; tell the plugin's author", .path.display())]
+    ContentNeed {
+        /// The file.
+        path: PathBuf,
+        /// What it returned.
+        status: CallStatus,
+        /// What it said.
+        message: String,
+    },
+    /// The operator keeps from the plugin what its settings need.
+    #[error(
+        "{}: {reason}, for which it needs `content = \"{}\"`, and is allowed \"{}\"",
+        .path.display(),
+        .needed.as_str(),
+        .allowed.as_str()
+    )]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// The entry's `content`.
+        allowed: Content,
+        /// The least that will do.
+        needed: Content,
+        /// Which setting it is.
+        reason: String,
     },
     /// The plugin does not accept its settings.
     #[error("{}: the plugin refuses its settings: {message}; change `[plugin.config]`", .path.display())]

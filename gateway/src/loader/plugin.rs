@@ -9,6 +9,7 @@
 
 use std::{
     fmt,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use plugin_api::Description;
+use plugin_api::{Content, ContentNeed, Description, RequiredContent};
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
     oneshot,
@@ -48,6 +49,8 @@ pub struct LoadRequest {
     pub create_timeout: Duration,
     /// Makes the settings.
     pub settings: Settings,
+    /// The most that it may see of a record.
+    pub content: Content,
     /// What the plugin is told about the gateway.
     pub host: HostInfo,
 }
@@ -109,6 +112,7 @@ pub enum CallFailed {
 pub struct Plugin {
     name: Arc<str>,
     description: Description,
+    content: Content,
     facts: FileFacts,
     workers: Vec<CallQueue>,
     /// To the thread that asks for health and metrics, so that nobody waits for an export to learn of it.
@@ -143,6 +147,12 @@ impl Plugin {
     #[must_use]
     pub fn description(&self) -> &Description {
         &self.description
+    }
+
+    /// How much of a record it is shown: what its settings need, as far as the operator allows it.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        self.content
     }
 
     /// The file that it came from.
@@ -349,13 +359,15 @@ impl CallQueue {
 
 /// Everything that happens on the instance's thread: first the loading, then, as the second value, its life.
 fn make(request: LoadRequest, progress: &Progress) -> Result<(Plugin, impl FnOnce() + use<>), LoadError> {
-    let LoadRequest { name, file, workers, settings, host, .. } = request;
+    let LoadRequest { name, file, workers, settings, host, content: allowed, .. } = request;
     let (library, facts) = load::open(&file, &name, progress)?;
     progress.enter(Stage::Describe);
     let description = library.describe()?;
     progress.enter(Stage::Settings);
     let settings =
         settings(&description).map_err(|message| LoadError::Settings { path: file.path.clone(), message })?;
+    let need = library.content(&settings)?.unwrap_or_else(|| ContentNeed::new(description.content));
+    let content = visible(need, allowed, &file.path)?;
     progress.enter(Stage::Create);
     let instance = library.create(&name, &settings, &host)?;
 
@@ -368,7 +380,17 @@ fn make(request: LoadRequest, progress: &Progress) -> Result<(Plugin, impl FnOnc
     others.push(inquirer);
     let life = move || first.serve_first(instance, others);
     let (disabled, is_stopped) = (Mutex::new(None), AtomicBool::new(false));
-    Ok((Plugin { name, description, facts, workers, inquiries, disabled, is_stopped }, life))
+    Ok((Plugin { name, description, content, facts, workers, inquiries, disabled, is_stopped }, life))
+}
+
+/// What it needs, as far as it is allowed. What it cannot do without must be.
+fn visible(need: ContentNeed, allowed: Content, path: &Path) -> Result<Content, LoadError> {
+    match need.required.filter(|required| required.content > allowed) {
+        Some(RequiredContent { content: needed, reason, .. }) => {
+            Err(LoadError::Content { path: path.to_owned(), allowed, needed, reason })
+        }
+        None => Ok(need.content.min(allowed)),
+    }
 }
 
 /// At least 1, and more only for a plugin that can take it.

@@ -21,7 +21,7 @@ pub(super) fn exporter(
     instruments: &Instruments,
     sink: OutcomeSink,
 ) -> Exporter {
-    let content = entry.content.min(plugin.description().content);
+    let content = plugin.content();
     let policy =
         Policy { keep_whole: sink.wants_letters(), ..Policy::of(plugin.description(), settings(entry)) };
     let observer = Observer::new(instruments.clone(), &entry.name);

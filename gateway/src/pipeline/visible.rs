@@ -95,6 +95,8 @@ impl BatchSource for Records {
 
 #[cfg(test)]
 mod tests {
+    use plugin_api::Field;
+
     use super::*;
 
     fn record() -> Arc<Record> {
@@ -114,6 +116,25 @@ mod tests {
         let alone = Arc::downgrade(&records[0]);
         drop(records);
         assert!(alone.upgrade().is_none(), "a view keeps the whole record");
+    }
+
+    #[test]
+    fn what_is_hidden_of_a_nameless_record_is_what_the_contract_says() {
+        const CHAT: &str = include_str!("../../../plugin-api/tests/golden/record-chat.json");
+        let mut metrics: serde_json::Value = serde_json::from_str(CHAT).unwrap();
+        for field in Field::ALL.iter().filter(|field| !Content::None.shows(**field)) {
+            metrics[field.name()] = "a name".into();
+        }
+        let whole = Record::of_parts(metrics.to_string().into(), Bytes::new(), Bytes::new());
+        let nameless: serde_json::Value = serde_json::from_slice(&without_names(&whole).metrics).unwrap();
+        for field in Field::ALL {
+            let (name, seen) = (field.name(), &nameless[field.name()]);
+            match (Content::None.shows(*field), *field) {
+                (true, _) => assert_eq!(seen, &metrics[name], "{name}"),
+                (false, Field::ThreadId) => assert_eq!(seen, &metrics["id"]),
+                (false, _) => assert!(seen.is_null(), "{name} is {seen}"),
+            }
+        }
     }
 
     #[test]

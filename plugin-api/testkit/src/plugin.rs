@@ -12,8 +12,11 @@ use std::{
 };
 
 use plugin_api::{
-    Content, Description, TelemetryExporter,
-    abi::{HEALTH_V1, HealthV1, Instance, SCRAPE_V1, ScrapeV1, scrape_format, status},
+    Content, ContentNeed, TelemetryExporter,
+    abi::{
+        CONTENT_V1, ContentV1, HEALTH_V1, HealthV1, Instance, SCRAPE_V1, ScrapeV1, Slice, scrape_format,
+        status,
+    },
     door::function_table,
 };
 
@@ -46,12 +49,24 @@ pub struct Plugin<E> {
 }
 
 impl<E: TelemetryExporter> Plugin<E> {
-    /// Makes an instance from its settings (a JSON object) that sees as much of each record as its descriptor asks.
+    /// Makes an instance from its settings (a JSON object) that sees as much of each record as they need.
     ///
     /// # Errors
     /// Those of `create`.
     pub fn create(config: impl Into<String>) -> Result<Self, Failure> {
-        Self::create_seeing(Description::of::<E>().content, config)
+        let config = config.into();
+        Self::create_seeing(Self::content(&config)?.content, config)
+    }
+
+    /// How much of each record an instance with these settings needs.
+    ///
+    /// # Errors
+    /// When they are no settings of this exporter.
+    pub fn content(config: &str) -> Result<ContentNeed, Failure> {
+        let table = extension::<E, ContentV1>(CONTENT_V1);
+        let need = heard(|sink| (table.content)(Slice::of(config.as_bytes()), sink))?;
+        serde_json::from_str(&need)
+            .map_err(|error| Failure { status: status::FAULT, message: error.to_string() })
     }
 
     /// The same, for an operator who sets `content`. With less than [`Content::Full`] the bodies are empty.

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use exporter_kit::{
     http::{self, Url},
+    record_tags::{RecordTag, RecordTags},
     settings::{self, HumanDuration, Secret},
     tls::Tls,
 };
-use plugin_api::InitError;
+use plugin_api::{Content, ContentNeed, InitError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -47,6 +48,15 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("x-env" = "DD_TAGS"))]
     pub tags: Vec<String>,
+    /// Tags that show what a record says: a tag's key, and a field of the record or a place in a body, such as
+    /// `{ team = "project_id", tier = "response:/service_tier" }`. At most 20.
+    #[serde(default)]
+    pub record_tags: RecordTags,
+    /// Values of each of these tags in metrics, 0 to 10,000; further ones are `other`. Datadog bills every combination of
+    /// tags.
+    #[serde(default = "default_max_tag_values")]
+    #[schemars(range(max = 10_000))]
+    pub max_tag_values: usize,
     /// `hostname` of logs and metrics. Default: the machine's name. `""`: none.
     #[schemars(extend("x-env" = "DD_HOSTNAME"))]
     pub hostname: Option<String>,
@@ -100,6 +110,10 @@ fn default_max_models() -> usize {
     100
 }
 
+fn default_max_tag_values() -> usize {
+    100
+}
+
 fn default_timeout() -> HumanDuration {
     HumanDuration::seconds(10)
 }
@@ -123,6 +137,8 @@ pub const SITES: [&str; 9] = [
 
 /// Most tags that the settings may add; Datadog takes 100 on a log.
 const MAX_TAGS: usize = 50;
+/// Most of those that show what a record says.
+const MAX_RECORD_TAGS: usize = 20;
 
 /// Where things go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,6 +241,32 @@ impl Config {
             return Err(InitError::invalid_config(format!("tags: {} tags; at most {MAX_TAGS}", tags.len())));
         }
         Ok(tags)
+    }
+
+    /// The tags that show what a record says.
+    ///
+    /// # Errors
+    /// When one has no key that Datadog takes, or shows what is not there, or there are too many.
+    pub fn record_tags(&self) -> Result<Vec<RecordTag>, InitError> {
+        let tags = self.record_tags.read(self.max_tag_values).map_err(InitError::invalid_config)?;
+        if let Some(odd) = tags.iter().find(|own| tag::tag(&own.name, "x").is_none()) {
+            return Err(InitError::invalid_config(format!(
+                "record_tags: `{}` is no key of a tag; begin it with a letter",
+                odd.name
+            )));
+        }
+        if tags.len() > MAX_RECORD_TAGS {
+            let many = tags.len();
+            return Err(InitError::invalid_config(format!("record_tags: {many}; at most {MAX_RECORD_TAGS}")));
+        }
+        Ok(tags)
+    }
+
+    /// How much of each record these settings need: bodies stand in logs and spans.
+    #[must_use]
+    pub fn needed(&self) -> ContentNeed {
+        let has_bodies = self.logs || self.llm_observability;
+        self.record_tags.needed(ContentNeed::new(if has_bodies { Content::Full } else { Content::Metadata }))
     }
 
     /// The name of this machine for Datadog; `None` when it is to have none.

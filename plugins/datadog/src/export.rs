@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use exporter_kit::{
     pack::Packed,
     round::{Delivery, Part, Round},
+    source::Sources,
 };
 use plugin_api::{Batch, ExportError, Field, Fields, Record};
 use tracing::warn;
@@ -129,7 +130,8 @@ impl<'a> Export<'a> {
         let mut distributions = Distributions::new(who, models, &signals.metric_prefix);
         for item in self.round.due(METRICS) {
             let Request { fields, when } = &item.data;
-            if !distributions.add(item.record.index(), fields, when.end.as_secs()) {
+            let from = Sources::of(item.record, fields);
+            if !distributions.add(item.record.index(), from, when.end.as_secs()) {
                 item.reject("the record's metrics do not fit into a request");
             }
         }

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
+use exporter_kit::{record_tags::RecordTag, source::Sources};
 use plugin_api::{Field, Fields, InitError};
 
 use crate::{config::Config, tag};
 
 /// The sender's names and tags.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Identity {
     /// `env`, where the settings have one.
     pub env: Option<String>,
@@ -21,6 +22,17 @@ pub struct Identity {
     pub source: String,
     /// The operator's tags, clean.
     pub tags: Vec<String>,
+    /// Those that show what a record says.
+    pub record_tags: Vec<RecordTag>,
+}
+
+/// What tags are for: those of metrics are billed by their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagsOf {
+    /// A log or a span.
+    Event,
+    /// A metric.
+    Metric,
 }
 
 impl Identity {
@@ -39,6 +51,7 @@ impl Identity {
             hostname: config.host(),
             source: config.source.clone(),
             tags: config.own_tags()?,
+            record_tags: config.record_tags()?,
         })
     }
 
@@ -54,7 +67,8 @@ impl Identity {
 
     /// Calls `add` with each tag of a record: `env`, `version`, `provider`, `model` (this one), `status`,
     /// `status_code`, `is_streaming`, and the operator's.
-    pub fn tags(&self, fields: &Fields<'_>, model: Option<&str>, mut add: impl FnMut(&str)) {
+    pub fn tags(&self, of: TagsOf, from: Sources<'_>, model: Option<&str>, mut add: impl FnMut(&str)) {
+        let fields = from.fields;
         let mut field = |key: &str, value: &str| {
             if let Some(tag) = tag::tag(key, value) {
                 add(&tag);
@@ -71,6 +85,13 @@ impl Identity {
         match fields.flag(Field::IsStreaming) {
             Some(true) => field("is_streaming", "true"),
             _ => field("is_streaming", "false"),
+        }
+        for own in &self.record_tags {
+            let value = match of {
+                TagsOf::Event => own.value(from),
+                TagsOf::Metric => own.bounded(from),
+            };
+            field(&own.name, &value.unwrap_or_default());
         }
         self.tags.iter().for_each(|tag| add(tag));
     }

@@ -1,13 +1,17 @@
 //! Requests to Datadog, and what its answers mean.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::atomic::{AtomicU8, Ordering},
+    time::{Duration, SystemTime},
+};
 
 use exporter_kit::{
-    http::{self, Answer, Body, Class, Client, NoAnswer, classify},
+    http::{self, Answer, Body, Class, Client, NoAnswer, Url, classify},
     pulse::LastYes,
     settings::Secret,
 };
 use plugin_api::{ErrorKind, ExportError, Host, InitError};
+use tracing::warn;
 
 use crate::config::{Config, Urls};
 
@@ -21,7 +25,16 @@ pub struct Intake {
     key: Secret,
     urls: Urls,
     validated: LastYes,
+    /// How spans are sent; one of the values below.
+    spans: AtomicU8,
 }
+
+/// Whether the endpoint of spans takes gzip: the page says nothing of it. The first request finds out.
+const UNTRIED: u8 = 0;
+/// It does.
+const GZIP: u8 = 1;
+/// It does not.
+const PLAIN: u8 = 2;
 
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,20 +54,46 @@ impl Intake {
     /// When a setting of the addresses or of TLS is wrong.
     pub fn new(host: &Host, config: &Config, key: Secret) -> Result<Self, InitError> {
         let client = Client::new(host, &config.tls, config.timeout.0)?.hiding([&key]);
-        Ok(Self { client, key, urls: config.urls()?, validated: LastYes::default() })
+        let (urls, validated) = (config.urls()?, LastYes::default());
+        Ok(Self { client, key, urls, validated, spans: AtomicU8::new(UNTRIED) })
     }
 
     /// Sends a request, compressed as its endpoint takes it: logs as gzip, distributions as zlib (the one encoding that
-    /// is documented there), spans plain (none is).
+    /// is documented there), spans as gzip where that is taken.
     ///
     /// # Errors
     /// What became of the records, or that nobody knows.
     pub async fn post(&self, kind: Kind, body: Vec<u8>) -> Result<(), NoAnswer> {
-        let (url, body) = match kind {
-            Kind::Logs => (&self.urls.logs, Body::gzip(&body)),
-            Kind::Distributions => (&self.urls.distributions, Body::deflate(&body)),
-            Kind::Spans => (&self.urls.spans, Body::plain(body)),
-        };
+        match kind {
+            Kind::Logs => self.send(&self.urls.logs, Body::gzip(&body)).await,
+            Kind::Distributions => self.send(&self.urls.distributions, Body::deflate(&body)).await,
+            Kind::Spans => self.post_spans(body).await,
+        }
+    }
+
+    /// Spans go plain from then on when gzip was refused and the same spans were taken plain. Once they were taken as
+    /// gzip, a refusal is about the spans.
+    async fn post_spans(&self, body: Vec<u8>) -> Result<(), NoAnswer> {
+        let url = &self.urls.spans;
+        let known = self.spans.load(Ordering::Relaxed);
+        if known == PLAIN {
+            return self.send(url, Body::plain(body)).await;
+        }
+        let sent = self.send(url, Body::gzip(&body)).await;
+        match &sent {
+            Ok(()) => self.spans.store(GZIP, Ordering::Relaxed),
+            Err(refused) if known == UNTRIED && refused.error.kind() == ErrorKind::Reject => {
+                self.send(url, Body::plain(body)).await?;
+                warn!(reason = %refused.error, "Datadog takes no compressed spans; they go uncompressed");
+                self.spans.store(PLAIN, Ordering::Relaxed);
+                return Ok(());
+            }
+            Err(_) => {}
+        }
+        sent
+    }
+
+    async fn send(&self, url: &Url, body: Body) -> Result<(), NoAnswer> {
         let known = |error| NoAnswer { error, may_have_arrived: false };
         let request = self.client.post(url.clone()).header("content-type", "application/json");
         let request = request.secret_header("dd-api-key", &self.key).map_err(known)?;

@@ -6,7 +6,8 @@
 //! | [`identity`], [`tag`] | who sends, and its tags as Datadog takes them |
 //! | [`logs`] | records as log entries |
 //! | [`metrics`] | records as distributions |
-//! | [`spans`], [`messages`] | records as spans of LLM Observability, bodies as messages |
+//! | [`spans`] | records as spans of LLM Observability |
+//! | [`messages`], [`tools`], [`parameters`] | what stands in their bodies |
 //! | [`age`] | how old a record may be |
 //! | [`export`] | one batch: what is sent in which order, and what becomes of the records |
 //! | [`intake`] | requests to Datadog, and what its answers mean |
@@ -25,14 +26,17 @@ pub mod intake;
 pub mod logs;
 pub mod messages;
 pub mod metrics;
+pub mod parameters;
 pub mod spans;
 pub mod tag;
+pub mod tools;
 
 use std::time::Duration;
 
-use exporter_kit::{bounded::BoundedLabel, progress::Progress, pulse::Pulse};
+use exporter_kit::{model::BoundedModels, progress::Progress, pulse::Pulse};
 use plugin_api::{
-    Batch, Descriptor, ExportError, HardLimits, Health, Host, InitError, TelemetryExporter, export_plugin,
+    Batch, ContentNeed, Descriptor, ExportError, HardLimits, Health, Host, InitError, TelemetryExporter,
+    export_plugin,
 };
 use tracing::warn;
 
@@ -46,7 +50,7 @@ pub struct Datadog {
     signals: Signals,
     /// What Datadog has of records that it has not all of.
     progress: Progress,
-    models: BoundedLabel,
+    models: BoundedModels,
     pulse: Pulse,
 }
 
@@ -79,6 +83,10 @@ impl TelemetryExporter for Datadog {
         .concurrent()
         .background_tasks();
 
+    fn content(config: &Config) -> ContentNeed {
+        config.needed()
+    }
+
     async fn init(config: Config, host: Host) -> Result<Self, InitError> {
         let key = config.key()?;
         config.check_signals()?;
@@ -93,7 +101,7 @@ impl TelemetryExporter for Datadog {
                 ml_app: config.ml_app.filter(|name| !name.trim().is_empty()),
             },
             progress: Progress::default(),
-            models: BoundedLabel::new(config.max_models),
+            models: BoundedModels::new(config.max_models),
             pulse: Pulse::default(),
         };
         if let Err(reason) = datadog.intake.validate().await {

@@ -5,13 +5,15 @@
 use std::io::{self, Write};
 
 use exporter_kit::{
+    failure,
     pack::{Frame, Limits, Packer},
+    source::Sources,
     summary,
 };
 use plugin_api::{Field, Fields, Record, RecordLog};
 use serde::Serialize;
 
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, TagsOf};
 
 /// Most bytes of an entry. A larger one is accepted and cut without a word. The page says 1 MB; this is the smaller
 /// reading.
@@ -36,27 +38,28 @@ pub fn encode(
     record: Record<'_>,
     fields: &Fields<'_>,
 ) -> Result<(), String> {
-    let log = record.to_otel_log();
+    let (log, from) = (record.to_otel_log(), Sources::of(record, fields));
     // Bodies that do not fit alone need not be copied to find out.
     if record.size() <= MAX_ENTRY {
-        write(entry, who, fields, log).map_err(|error| error.to_string())?;
+        write(entry, who, from, log).map_err(|error| error.to_string())?;
         if entry.len() <= MAX_ENTRY {
             return Ok(());
         }
     }
-    write(entry, who, fields, log.without_bodies()).map_err(|error| error.to_string())?;
+    write(entry, who, from, log.without_bodies()).map_err(|error| error.to_string())?;
     if entry.len() <= MAX_ENTRY {
         return Ok(());
     }
     Err(format!("the log entry has {} bytes without its bodies; Datadog cuts entries over 1 MB", entry.len()))
 }
 
-fn write(entry: &mut Vec<u8>, who: &Identity, fields: &Fields<'_>, log: RecordLog<'_>) -> io::Result<()> {
+fn write(entry: &mut Vec<u8>, who: &Identity, from: Sources<'_>, log: RecordLog<'_>) -> io::Result<()> {
+    let fields = from.fields;
     entry.clear();
     entry.extend_from_slice(b"{\"ddsource\":");
     json(entry, &who.source)?;
     entry.extend_from_slice(b",\"ddtags\":\"");
-    write_tags(entry, who, fields);
+    write_tags(entry, who, from);
     entry.extend_from_slice(b"\",\"service\":");
     json(entry, &who.service(fields))?;
     if let Some(hostname) = &who.hostname {
@@ -66,7 +69,7 @@ fn write(entry: &mut Vec<u8>, who: &Identity, fields: &Fields<'_>, log: RecordLo
     let is_error = fields.text(Field::Status).is_none_or(|status| status != "success");
     write!(entry, ",\"status\":\"{}\",\"message\":", if is_error { "error" } else { "info" })?;
     json(entry, &summary::line(fields))?;
-    write_attributes(entry, fields)?;
+    write_attributes(entry, from)?;
     let brace = entry.len();
     log.write_to(entry)?;
     // The log form is an object too: its members follow ours.
@@ -75,10 +78,10 @@ fn write(entry: &mut Vec<u8>, who: &Identity, fields: &Fields<'_>, log: RecordLo
 }
 
 /// Tags need no escapes: see [`crate::tag`].
-fn write_tags(entry: &mut Vec<u8>, who: &Identity, fields: &Fields<'_>) {
-    let model = identity::model(fields);
+fn write_tags(entry: &mut Vec<u8>, who: &Identity, from: Sources<'_>) {
+    let model = identity::model(from.fields);
     let start = entry.len();
-    who.tags(fields, model.as_deref(), |tag| {
+    who.tags(TagsOf::Event, from, model.as_deref(), |tag| {
         if entry.len() > start {
             entry.push(b',');
         }
@@ -87,7 +90,8 @@ fn write_tags(entry: &mut Vec<u8>, who: &Identity, fields: &Fields<'_>) {
 }
 
 /// Datadog's standard attributes: <https://docs.datadoghq.com/standard-attributes/>. Dashboards and facets know them.
-fn write_attributes(entry: &mut Vec<u8>, fields: &Fields<'_>) -> io::Result<()> {
+fn write_attributes(entry: &mut Vec<u8>, from: Sources<'_>) -> io::Result<()> {
+    let fields = from.fields;
     let method = fields.raw(Field::Method).unwrap_or("null");
     let path = fields.raw(Field::Path).unwrap_or("null");
     write!(entry, ",\"http\":{{\"method\":{method},\"url_details\":{{\"path\":{path}}}")?;
@@ -102,8 +106,13 @@ fn write_attributes(entry: &mut Vec<u8>, fields: &Fields<'_>) -> io::Result<()> 
     if let Some(user) = known(Field::UserId) {
         write!(entry, ",\"usr\":{{\"id\":{user}}}")?;
     }
-    if let Some(kind) = known(Field::ErrorType) {
-        write!(entry, ",\"error\":{{\"kind\":{kind}}}")?;
+    if let Some(message) = failure::message(from) {
+        entry.extend_from_slice(b",\"error\":{\"message\":");
+        json(entry, &message)?;
+        if let Some(kind) = known(Field::ErrorType) {
+            write!(entry, ",\"kind\":{kind}")?;
+        }
+        entry.push(b'}');
     }
     let id = |field| fields.text(field).as_deref().and_then(datadog_id);
     if let (Some(trace), Some(span)) = (id(Field::TraceId), id(Field::SpanId)) {

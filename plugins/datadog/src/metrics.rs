@@ -10,10 +10,10 @@ use std::{
     io::{self, Write},
 };
 
-use exporter_kit::{bounded::BoundedLabel, pack::Packed};
-use plugin_api::{Field, Fields};
+use exporter_kit::{model::BoundedModels, pack::Packed, source::Sources};
+use plugin_api::Field;
 
-use crate::identity::{self, Identity};
+use crate::identity::{Identity, TagsOf};
 
 /// Most bytes of a request, before compression, so that it is below the 512,000 that Datadog takes *after* it, however
 /// badly it compresses (<https://docs.datadoghq.com/api/latest/metrics/submit-metrics/>).
@@ -47,7 +47,7 @@ const CLOSE: &[u8] = b"]}";
 #[derive(Debug)]
 pub struct Distributions<'a> {
     who: &'a Identity,
-    models: &'a BoundedLabel,
+    models: &'a BoundedModels,
     prefix: &'a str,
     /// `,"host":…` or nothing.
     host: String,
@@ -67,7 +67,7 @@ struct Open {
 impl<'a> Distributions<'a> {
     /// Metrics with this prefix, of this sender.
     #[must_use]
-    pub fn new(who: &'a Identity, models: &'a BoundedLabel, prefix: &'a str) -> Self {
+    pub fn new(who: &'a Identity, models: &'a BoundedModels, prefix: &'a str) -> Self {
         let host = |name: &String| format!(",\"host\":{}", serde_json::Value::from(name.as_str()));
         let host = who.hostname.as_ref().map(host).unwrap_or_default();
         Self { who, models, prefix, host, requests: Vec::new(), open: Open::default() }
@@ -75,8 +75,8 @@ impl<'a> Distributions<'a> {
 
     /// Adds a record's values at this second. False when they do not fit into a request of their own.
     #[must_use]
-    pub fn add(&mut self, record: usize, fields: &Fields<'_>, second: u64) -> bool {
-        let key = (self.tags(fields), second);
+    pub fn add(&mut self, record: usize, from: Sources<'_>, second: u64) -> bool {
+        let key = (self.tags(from), second);
         let values = METRICS.len() * LONGEST_VALUE;
         let frame = SERIES_FRAME + self.prefix.len() + LONGEST_NAME + key.0.len() + self.host.len();
         let series = METRICS.len() * frame;
@@ -94,7 +94,7 @@ impl<'a> Distributions<'a> {
         self.open.records.push(record);
         let group = self.open.groups.entry(key).or_default();
         for ((_, field, factor), values) in METRICS.iter().zip(group) {
-            values.extend(fields.number(*field).map(|number| number * factor));
+            values.extend(from.fields.number(*field).map(|number| number * factor));
         }
         true
     }
@@ -107,11 +107,8 @@ impl<'a> Distributions<'a> {
     }
 
     /// `,"tags":["…","…"]`
-    fn tags(&self, fields: &Fields<'_>) -> String {
-        // A client chooses the model; that the provider answered says that it exists.
-        let is_real = fields.text(Field::Status).is_some_and(|status| status == "success");
-        let model = identity::model(fields);
-        let model = model.as_deref().map(|model| self.models.bound(model, is_real));
+    fn tags(&self, from: Sources<'_>) -> String {
+        let model = self.models.of(from.fields);
         let mut tags = String::with_capacity(256);
         tags.push_str(",\"tags\":[");
         let mut add = |tag: &str| {
@@ -119,8 +116,8 @@ impl<'a> Distributions<'a> {
             tags.push_str(tag);
             tags.push('"');
         };
-        self.who.tags(fields, model, &mut add);
-        if let Some(service) = crate::tag::tag("service", &self.who.service(fields)) {
+        self.who.tags(TagsOf::Metric, from, model.as_deref(), &mut add);
+        if let Some(service) = crate::tag::tag("service", &self.who.service(from.fields)) {
             add(&service);
         }
         tags.push(']');

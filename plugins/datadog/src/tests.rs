@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 use crate::Datadog;
 
+const SPANS: &str = "/api/intake/llm-obs/v1/trace/spans";
+
 fn settings(fake: &Fake, more: &Value) -> String {
     let mut settings = json!({
         "api_key": API_KEY, "logs_url": fake.url(), "api_url": fake.url(), "hostname": "web-1", "tags": ["team:llm"],
@@ -99,7 +101,8 @@ fn a_failure_is_an_error_with_its_kind_and_the_settings_name_the_sender() {
     let tags = entry["ddtags"].as_str().unwrap();
     assert!(tags.starts_with("env:test,version:7,provider:openai,model:gpt-4o-mini,status:error,"), "{tags}");
     assert_eq!((&entry["service"], &entry["ddsource"]), (&json!("billing"), &json!("llm")));
-    assert_eq!((&entry["status"], &entry["error"]["kind"]), (&json!("error"), &json!("rate_limit_exceeded")));
+    let error = json!({ "message": "Rate limit reached", "kind": "rate_limit_exceeded" });
+    assert_eq!((&entry["status"], &entry["error"]), (&json!("error"), &error));
     assert!(entry.get("hostname").is_none());
 }
 
@@ -325,10 +328,11 @@ fn requests_are_spans_with_messages_where_content_is_full() {
             ("/session_id", json!("thread_1")),
             ("/meta/kind", json!("llm")),
             ("/meta/metadata/model_name", json!("gpt-4o-mini-2024-07-18")),
-            ("/metrics", json!({ "input_tokens": 48.0, "output_tokens": 865.0, "total_tokens": 913.0 })),
+            ("/parent_id", json!("b7ad6b7169203331")),
+            ("/meta/metadata/cost_usd", Value::Null),
             ("/_payload/ml_app", json!("my_bot")),
         ] {
-            assert_eq!(span.pointer(pointer), Some(&expected), "{pointer}: {span:#}");
+            assert_eq!(span.pointer(pointer).unwrap_or(&Value::Null), &expected, "{pointer}: {span:#}");
         }
         let messages = [
             json!({ "role": "user", "content": "Say hello" }),
@@ -338,11 +342,104 @@ fn requests_are_spans_with_messages_where_content_is_full() {
         {
             assert_eq!(span.pointer(pointer), Some(message).filter(|_| has_messages));
         }
-        assert_eq!(
-            (&failed["status"], &failed["meta"]["error"]["type"]),
-            (&json!("error"), &json!("rate_limit_exceeded"))
-        );
+        let text = if has_messages { "Rate limit reached" } else { "HTTP status 429" };
+        let error = json!({ "message": text, "type": "rate_limit_exceeded" });
+        assert_eq!((&failed["status"], &failed["meta"]["error"]), (&json!("error"), &error));
     }
+}
+
+#[test]
+fn a_span_has_all_that_prices_it() {
+    let fake = Fake::start();
+    let sample = Sample::fresh(1).with(|metrics| {
+        (metrics.input_tokens, metrics.cached_read_tokens) = (Some(50), Some(22));
+        (metrics.cached_write_tokens, metrics.reasoning_tokens) = (Some(15), Some(128));
+    });
+    assert!(plugin(&fake, &json!({ "llm_observability": true })).export([sample]).is_all_delivered());
+    let [span] = fake.spans().try_into().unwrap();
+    for (name, expected) in [
+        ("input_tokens", 50.0),
+        ("non_cached_input_tokens", 13.0),
+        ("cache_read_input_tokens", 22.0),
+        ("cache_write_input_tokens", 15.0),
+        ("output_tokens", 865.0),
+        ("reasoning_output_tokens", 128.0),
+        ("total_tokens", 913.0),
+        ("total_cost", 0.0456),
+    ] {
+        let sent = span["metrics"][name].as_f64();
+        assert!(sent.is_some_and(|sent| (sent - expected).abs() < 1e-9), "{name}: {span:#}");
+    }
+    assert_eq!(requests(&fake, SPANS)[0].encoding(), "gzip");
+}
+
+#[test]
+fn an_intake_that_takes_no_compressed_spans_has_them_plain() {
+    let fake = Fake::start();
+    let datadog = plugin(&fake, &json!({ "llm_observability": true }));
+    fake.fail_next_on(SPANS, 1, Fault::status(415));
+    for number in 1..4 {
+        assert!(datadog.export([Sample::fresh(number)]).is_all_delivered());
+    }
+    let encodings: Vec<_> = requests(&fake, SPANS).iter().map(Request::encoding).collect();
+    assert_eq!(encodings, ["gzip", "identity", "identity", "identity"], "it is asked once");
+    assert_eq!(fake.spans().len(), 3);
+}
+
+#[test]
+fn spans_that_are_refused_as_gzip_and_plain_are_refused() {
+    let fake = Fake::start();
+    let datadog = plugin(&fake, &json!({ "llm_observability": true, "logs": false, "metrics": false }));
+    fake.fail_on(SPANS, Fault::status(400));
+    assert_eq!(datadog.export([Sample::fresh(1)]).status, status::REJECT);
+    fake.behave(Behaviour::Accept);
+    assert!(datadog.export([Sample::fresh(2)]).is_all_delivered());
+    assert_eq!(requests(&fake, SPANS).last().unwrap().encoding(), "gzip", "plain was no cure");
+}
+
+#[test]
+fn a_failure_counts_under_the_model_that_was_asked_for() {
+    let fake = Fake::start();
+    let model = |answered: Option<&'static str>, sample: Sample| {
+        sample.started_ago(Duration::ZERO).with(|metrics| {
+            (metrics.request_model, metrics.model) = (Some("gpt-4o".into()), answered.map(Into::into));
+        })
+    };
+    let answered = (0..7).map(|n| model(Some("gpt-4o-2024-08-06"), Sample::chat().number(n)));
+    let failed = (7..9).map(|n| model(None, Sample::failed().number(n)));
+    assert!(plugin(&fake, &json!({ "max_models": 2 })).export(answered.chain(failed)).is_all_delivered());
+    let tagged = |tag: &str| {
+        let with_tag = fake.distributions().into_iter().filter(|series| {
+            series["metric"] == "magicapi.request.duration"
+                && series["tags"].as_array().unwrap().contains(&json!(tag))
+        });
+        with_tag.map(|series| series["points"][0][1].as_array().unwrap().len()).sum::<usize>()
+    };
+    assert_eq!((tagged("model:gpt-4o-2024-08-06"), tagged("model:gpt-4o"), tagged("model:other")), (7, 2, 0));
+}
+
+#[test]
+fn tags_show_what_a_record_says_and_are_bounded_in_metrics() {
+    let fake = Fake::start();
+    let settings = json!({
+        "llm_observability": true, "max_tag_values": 1,
+        "record_tags": { "squad": "project_id", "tier": "request:/service_tier" },
+    });
+    let of = |number: u32, squad: &'static str| {
+        Sample::fresh(number)
+            .with(|metrics| metrics.project_id = Some(squad.into()))
+            .request(r#"{"service_tier":"Flex"}"#)
+    };
+    assert!(plugin(&fake, &settings).export([of(1, "design"), of(2, "sales")]).is_all_delivered());
+    for (number, squad) in [(0, "squad:design"), (1, "squad:sales")] {
+        let tags = fake.logs()[number]["ddtags"].as_str().unwrap().to_owned();
+        assert!(tags.contains(&format!(",{squad},tier:flex,")), "{tags}");
+        assert!(fake.spans()[number]["tags"].as_array().unwrap().contains(&json!(squad)));
+    }
+    let tags = fake.distributions().into_iter().flat_map(|series| series["tags"].as_array().unwrap().clone());
+    let squads: HashSet<String> =
+        tags.filter_map(|tag| Some(tag.as_str()?.strip_prefix("squad:")?.to_owned())).collect();
+    assert_eq!(squads, ["design", "other"].map(str::to_owned).into());
 }
 
 #[test]
@@ -352,6 +449,11 @@ fn settings_that_cannot_work_are_errors_that_name_them() {
         (json!({ "api_key": "k", "site": "datadoghq.de" }), "site: `datadoghq.de` is no Datadog site"),
         (json!({ "api_key": "k", "api_url": "localhost" }), "api_url: "),
         (json!({ "api_key": "k", "tags": ["x"] }), "tags: `x` is no tag"),
+        (
+            json!({ "api_key": "k", "record_tags": { "team": "teem" } }),
+            "record_tags: `team`: `teem` is no field",
+        ),
+        (json!({ "api_key": "k", "record_tags": { "1": "model" } }), "record_tags: `1` is no key of a tag"),
         (json!({ "api_key": "k", "llm_observability": true, "site": "ddog-gov.com" }), "government site"),
     ] {
         let failure = Plugin::<Datadog>::create(settings.to_string()).unwrap_err();
@@ -391,7 +493,7 @@ proptest! {
     #[test]
     fn no_record_of_any_size_breaks_a_limit(sizes in vec(any_sample(), 1..9)) {
         let fake = Fake::start();
-        let datadog = plugin(&fake, &json!({ "llm_observability": true }));
+        let datadog = plugin(&fake, &json!({ "llm_observability": true })).with_deadline(Duration::from_mins(1));
         let samples = sizes.iter().zip(0..).map(|(&(request, response, name, odd), number)| {
             let character = ["x", "é", "\\n", "\\u0000", "\\\"", "😀"][usize::from(odd)];
             let body = |size: usize| match size {
@@ -428,7 +530,8 @@ proptest! {
 #[test]
 fn many_small_records_are_several_requests_of_a_thousand() {
     let fake = Fake::start();
-    let outcome = plugin(&fake, &json!({})).export((0..2_500).map(Sample::fresh));
+    let datadog = plugin(&fake, &json!({})).with_deadline(Duration::from_mins(1));
+    let outcome = datadog.export((0..2_500).map(Sample::fresh));
     assert!(outcome.is_all_delivered());
     let entries = |request: Request| request.json().unwrap().as_array().unwrap().len();
     let sent: Vec<usize> = requests(&fake, "/api/v2/logs").into_iter().map(entries).collect();

@@ -11,6 +11,10 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`bounded`] | label values that clients choose, bounded in number |
+//! | [`model`] | the model that a record counts under |
+//! | [`source`], [`value`] | what a setting such as `response:/usage/total_tokens` names, read without a copy |
+//! | [`record_tags`] | tags that show what a record says: the setting of that name |
+//! | [`failure`] | what went wrong, in the provider's own words |
 //! | [`mod@excerpt`] | a backend's own words, to be quoted |
 //! | [`settings`] | values of `[plugin.config]`: durations and sizes with units, secrets, the host's name |
 //! | [`pack`] | records into requests of bounded size, and the requests' fates back into verdicts |
@@ -25,14 +29,19 @@
 
 pub mod bounded;
 pub mod excerpt;
+pub mod failure;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod model;
 pub mod pack;
 pub mod progress;
 pub mod pulse;
+pub mod record_tags;
 #[cfg(feature = "http")]
 pub mod round;
 pub mod settings;
+pub mod source;
 pub mod summary;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod value;

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use exporter_kit::{
     http::{self, Url},
+    record_tags::{RecordTag, RecordTags},
     settings::{self, HumanDuration, Secret},
     tls::Tls,
 };
-use plugin_api::InitError;
+use plugin_api::{Content, ContentNeed, Field, InitError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -23,7 +24,7 @@ pub struct Config {
     pub license_key: Option<Secret>,
     /// A file that holds the license key, in the place of `license_key`. It is read once, at the start.
     pub license_key_file: Option<PathBuf>,
-    /// Where the account is. Default: what the key says, `eu` where it begins with `eu`, else `us`.
+    /// Where the account is. Default: what the key says, `eu` or `jp` where it begins with that, else `us`.
     pub region: Option<Region>,
     /// Where logs go in the place of the region's host, for a proxy or PrivateLink, such as `https://proxy.internal:8443`;
     /// without `/log/v1`.
@@ -52,6 +53,16 @@ pub struct Config {
     /// `_`, `.` and `:`. `logtype`, which selects parsing rules in New Relic, is `magicapi-gateway` unless it is here.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// Attributes that show what a record says: a name, and a field of the record or a place in a body, such as
+    /// `{ team = "project_id", tier = "response:/service_tier" }`, for every log and metric. At most 20, with names as in
+    /// `attributes`.
+    #[serde(default)]
+    pub record_tags: RecordTags,
+    /// Values of each of these in metrics, 0 to 10,000; further ones are `other`. New Relic limits the combinations of
+    /// attributes a day.
+    #[serde(default = "default_max_tag_values")]
+    #[schemars(range(max = 10_000))]
+    pub max_tag_values: usize,
     /// `hostname` of logs and metrics. Default: the machine's name. `""`: none.
     pub hostname: Option<String>,
     /// Whether requests are compressed.
@@ -74,6 +85,8 @@ pub enum Region {
     Us,
     /// European Union.
     Eu,
+    /// Japan.
+    Jp,
     /// The FedRAMP endpoints, for US government.
     Fedramp,
 }
@@ -100,6 +113,10 @@ fn default_max_models() -> usize {
     100
 }
 
+fn default_max_tag_values() -> usize {
+    100
+}
+
 fn default_timeout() -> HumanDuration {
     HumanDuration::seconds(10)
 }
@@ -110,6 +127,8 @@ fn yes() -> bool {
 
 /// Most attributes that the settings may add.
 pub const MAX_ATTRIBUTES: usize = 40;
+/// Most of those that show what a record says.
+pub const MAX_RECORD_TAGS: usize = 20;
 /// Most bytes of these attributes as JSON; a request has a million for all that is in it.
 const MAX_ATTRIBUTES_BYTES: usize = 64_000;
 /// Names that New Relic keeps for itself, drops, or takes for something else:
@@ -182,15 +201,21 @@ impl Config {
             ));
         }
         let is_own = self.logs_url.is_some() && self.metrics_url.is_some();
-        match (self.region, is_european(key)) {
+        // Keys of the United States and of FedRAMP name no region.
+        let named = |region: Region| match region {
+            Region::Us | Region::Fedramp => None,
+            Region::Eu | Region::Jp => Some(region),
+        };
+        match (self.region?, region_of(key)) {
             _ if is_own => None,
-            (Some(Region::Us | Region::Fedramp), true) => {
-                Some("license_key is one of region eu, and region is another".to_owned())
+            (given, of_key) if named(given) == of_key => None,
+            (_, Some(of_key)) => {
+                Some(format!("license_key is one of region {}, and region is another", of_key.name()))
             }
-            (Some(Region::Eu), false) => {
-                Some("region is eu, and license_key is not one of region eu".to_owned())
+            (given, None) => {
+                let given = given.name();
+                Some(format!("region is {given}, and license_key is not one of region {given}"))
             }
-            _ => None,
         }
     }
 
@@ -199,10 +224,11 @@ impl Config {
     /// # Errors
     /// When a URL is none.
     pub fn urls(&self, key: &Secret) -> Result<Urls, InitError> {
-        let of_key = if is_european(key.expose()) { Region::Eu } else { Region::Us };
-        let (logs, metrics) = match self.region.unwrap_or(of_key) {
+        let of_key = || region_of(key.expose()).unwrap_or(Region::Us);
+        let (logs, metrics) = match self.region.unwrap_or_else(of_key) {
             Region::Us => ("https://log-api.newrelic.com", "https://metric-api.newrelic.com"),
             Region::Eu => ("https://log-api.eu.newrelic.com", "https://metric-api.eu.newrelic.com"),
+            Region::Jp => ("https://log-api.jp.nr-data.net", "https://metric-api.jp.nr-data.net"),
             Region::Fedramp => ("https://gov-log-api.newrelic.com", "https://gov-metric-api.newrelic.com"),
         };
         let logs = http::url("logs_url", self.logs_url.as_deref().unwrap_or(logs))?;
@@ -225,23 +251,7 @@ impl Config {
             return bad(format!("{} attributes; at most {MAX_ATTRIBUTES}", self.attributes.len()));
         }
         for (name, value) in &self.attributes {
-            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':');
-            if !name.starts_with(|c: char| c.is_ascii_alphabetic())
-                || !name.chars().all(is_plain)
-                || name.len() > 254
-            {
-                return bad(format!(
-                    "`{name}` is no name; it begins with a letter and has letters, digits, `_`, `.` and `:`, at most 254"
-                ));
-            }
-            if RESERVED.contains(&&**name) || name.starts_with("newrelic.") {
-                return bad(format!("New Relic keeps `{name}` for itself; choose another name"));
-            }
-            if name.strip_prefix(&*self.metric_prefix).is_some_and(|rest| rest.starts_with('.')) {
-                return bad(format!(
-                    "`{name}` may be the name of a metric, begins with metric_prefix; choose another"
-                ));
-            }
+            self.check_name(name).or_else(bad)?;
             if text::value(value).1 {
                 return bad(format!("the value of `{name}` has over {} characters", text::MAX_CHARS));
             }
@@ -251,6 +261,55 @@ impl Config {
             return bad(format!("{size} bytes together; at most {MAX_ATTRIBUTES_BYTES}"));
         }
         Ok(())
+    }
+
+    /// Whether New Relic keeps an attribute of this name.
+    fn check_name(&self, name: &str) -> Result<(), String> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':');
+        if !name.starts_with(|c: char| c.is_ascii_alphabetic())
+            || !name.chars().all(is_plain)
+            || name.len() > 254
+        {
+            return Err(format!(
+                "`{name}` is no name; it begins with a letter and has letters, digits, `_`, `.` and `:`, at most 254"
+            ));
+        }
+        if RESERVED.contains(&name) || name.starts_with("newrelic.") {
+            return Err(format!("New Relic keeps `{name}` for itself; choose another name"));
+        }
+        if name.strip_prefix(&*self.metric_prefix).is_some_and(|rest| rest.starts_with('.')) {
+            return Err(format!(
+                "`{name}` may be the name of a metric, begins with metric_prefix; choose another"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The attributes that show what a record says.
+    ///
+    /// # Errors
+    /// When one has a name that New Relic does not keep, or that another attribute has, or shows what is not there, or
+    /// there are too many.
+    pub fn record_tags(&self) -> Result<Vec<RecordTag>, InitError> {
+        let bad = |why: String| InitError::invalid_config(format!("record_tags: {why}"));
+        let tags = self.record_tags.read(self.max_tag_values).map_err(InitError::invalid_config)?;
+        if tags.len() > MAX_RECORD_TAGS {
+            return Err(bad(format!("{} attributes; at most {MAX_RECORD_TAGS}", tags.len())));
+        }
+        for RecordTag { name, .. } in &tags {
+            self.check_name(name).map_err(bad)?;
+            if Field::named(name).is_some() || self.attributes.contains_key(name) {
+                return Err(bad(format!("another attribute is called `{name}`; choose another name")));
+            }
+        }
+        Ok(tags)
+    }
+
+    /// How much of each record these settings need: bodies stand in logs alone.
+    #[must_use]
+    pub fn needed(&self) -> ContentNeed {
+        let has_bodies = self.logs && self.bodies != Bodies::Off;
+        self.record_tags.needed(ContentNeed::new(if has_bodies { Content::Full } else { Content::Metadata }))
     }
 
     /// The attributes that all logs and metrics share, as the JSON object they are.
@@ -267,9 +326,21 @@ impl Config {
     }
 }
 
-/// A key that names its region begins with it, as in `eu01xx…`; those of the United States name none.
-fn is_european(key: &str) -> bool {
-    key.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("eu"))
+impl Region {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Us => "us",
+            Self::Eu => "eu",
+            Self::Jp => "jp",
+            Self::Fedramp => "fedramp",
+        }
+    }
+}
+
+/// A key that names its region begins with it, as in `eu01xx…` and `jp01xx…`.
+fn region_of(key: &str) -> Option<Region> {
+    let start = key.get(..2)?;
+    [Region::Eu, Region::Jp].into_iter().find(|region| start.eq_ignore_ascii_case(region.name()))
 }
 
 #[cfg(test)]
@@ -280,6 +351,7 @@ mod tests {
 
     const US: &str = "0123456789abcdef0123456789abcdef0123NRAL";
     const EU: &str = "eu01xx6789abcdef0123456789abcdef0123NRAL";
+    const JP: &str = "jp01xx6789abcdef0123456789abcdef0123NRAL";
 
     fn config(settings: Value) -> Config {
         serde_json::from_value(settings).unwrap()
@@ -307,6 +379,18 @@ mod tests {
                 "http://p:1/nr/metric/v1",
             ),
             (
+                json!({}),
+                JP,
+                "https://log-api.jp.nr-data.net/log/v1",
+                "https://metric-api.jp.nr-data.net/metric/v1",
+            ),
+            (
+                json!({ "region": "jp" }),
+                US,
+                "https://log-api.jp.nr-data.net/log/v1",
+                "https://metric-api.jp.nr-data.net/metric/v1",
+            ),
+            (
                 json!({ "region": "fedramp" }),
                 US,
                 "https://gov-log-api.newrelic.com/log/v1",
@@ -328,6 +412,10 @@ mod tests {
             (json!({ "region": "eu" }), EU, None),
             (json!({ "region": "eu" }), US, Some("region is eu")),
             (json!({ "region": "us" }), EU, Some("one of region eu")),
+            (json!({ "region": "jp" }), JP, None),
+            (json!({ "region": "jp" }), US, Some("region is jp")),
+            (json!({ "region": "eu" }), JP, Some("one of region jp")),
+            (json!({ "region": "fedramp" }), US, None),
             (proxied, EU, None),
             (json!({}), "NRAK-0123456789ABCDEF", Some("user key")),
             (json!({}), "0123", Some("has 4 characters")),
@@ -363,6 +451,34 @@ mod tests {
             assert!(said.unwrap_or_default().contains(expected.unwrap_or_default()));
         }
         assert!(config(json!({ "logs": false, "metrics": false })).check().is_err());
+    }
+
+    #[test]
+    fn record_tags_that_new_relic_would_lose_are_errors() {
+        for (tags, expected) in [
+            (json!({ "team": "project_id" }), None),
+            (json!({ "team": "projectid" }), Some("record_tags: `team`: `projectid` is no field")),
+            (json!({ "eventType": "model" }), Some("record_tags: New Relic keeps `eventType`")),
+            (json!({ "model": "request_model" }), Some("record_tags: another attribute is called `model`")),
+            (json!({ "env": "environment" }), Some("record_tags: another attribute is called `env`")),
+        ] {
+            let settings = json!({ "record_tags": tags, "attributes": { "env": "test" } });
+            let said = config(settings).record_tags().err().map(|error| error.to_string());
+            assert_eq!(said.is_some(), expected.is_some(), "{said:?}");
+            assert!(said.unwrap_or_default().starts_with(expected.unwrap_or_default()));
+        }
+    }
+
+    #[test]
+    fn what_is_needed_of_a_record_follows_from_what_is_sent() {
+        for (settings, expected) in [
+            (json!({}), Content::Full),
+            (json!({ "bodies": "off" }), Content::Metadata),
+            (json!({ "logs": false }), Content::Metadata),
+            (json!({ "logs": false, "record_tags": { "tier": "request:/tier" } }), Content::Full),
+        ] {
+            assert_eq!(config(settings.clone()).needed().content, expected, "{settings}");
+        }
     }
 
     #[test]

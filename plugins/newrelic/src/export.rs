@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use exporter_kit::{
     pack::Packed,
     round::{Delivery, Part, Round},
+    source::Sources,
 };
 use plugin_api::{Batch, ExportError, Field, Fields, Record};
 
@@ -70,10 +71,11 @@ impl<'a> Export<'a> {
         let prefix = logs::prefix(&signals.common);
         let mut packer = logs::packer(&prefix);
         let mut entry = Vec::new();
-        let how = |start| (start, signals.bodies, logs::max_entry(&prefix));
+        let how =
+            logs::How { bodies: signals.bodies, tags: &signals.record_tags, max: logs::max_entry(&prefix) };
         for item in self.round.due(LOGS) {
             let Request { fields, times } = &item.data;
-            match logs::encode(&mut entry, item.record, fields, how(times.0)) {
+            match logs::encode(&mut entry, Sources::of(item.record, fields), times.0, how) {
                 Ok(()) if packer.add(item.record.index(), &entry) => {}
                 Ok(()) => item.reject(&format!(
                     "the log entry has {} bytes without its bodies; New Relic takes 1 MB",
@@ -88,9 +90,10 @@ impl<'a> Export<'a> {
     async fn send_metrics(&mut self) -> Result<(), ExportError> {
         let NewRelic { models, signals, .. } = self.newrelic;
         let prefix = metrics::prefix(&signals.common);
-        let mut points = Points::new(models, &signals.metric_prefix);
+        let mut points = Points::new(models, &signals.record_tags, &signals.metric_prefix);
         for item in self.round.due(METRICS) {
-            points.add(item.record.index(), &item.data.fields, item.data.times.1);
+            let from = Sources::of(item.record, &item.data.fields);
+            points.add(item.record.index(), from, item.data.times.1);
         }
         let (requests, left_out) = points.finish(&prefix)?;
         for index in left_out {

@@ -24,9 +24,10 @@ pub mod text;
 
 use std::time::Duration;
 
-use exporter_kit::{bounded::BoundedLabel, progress::Progress, pulse::Pulse};
+use exporter_kit::{model::BoundedModels, progress::Progress, pulse::Pulse, record_tags::RecordTag};
 use plugin_api::{
-    Batch, Descriptor, ExportError, HardLimits, Health, Host, InitError, TelemetryExporter, export_plugin,
+    Batch, ContentNeed, Descriptor, ExportError, HardLimits, Health, Host, InitError, TelemetryExporter,
+    export_plugin,
 };
 use tracing::warn;
 
@@ -43,12 +44,12 @@ pub struct NewRelic {
     signals: Signals,
     /// What New Relic has of records that it has not all of.
     progress: Progress,
-    models: BoundedLabel,
+    models: BoundedModels,
     pulse: Pulse,
 }
 
 /// What is sent of each record.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Signals {
     /// Whether as a log.
     pub logs: bool,
@@ -60,11 +61,13 @@ pub struct Signals {
     pub metric_prefix: String,
     /// Attributes of everything, as a JSON object.
     pub common: String,
+    /// Attributes that show what a record says.
+    pub record_tags: Vec<RecordTag>,
 }
 
 /// A record's parts beyond this lose their bodies in the gateway, in its order: chunks of a stream first. Two bodies of
 /// so many bytes together fit into the [pieces](logs::MAX_PIECES) of an entry, and about into its bytes.
-const MAX_RECORD: u64 = 590_000;
+const MAX_RECORD: u64 = (logs::MAX_PIECES * text::MAX_CHARS) as u64 / 100_000 * 100_000 - 10_000;
 
 impl TelemetryExporter for NewRelic {
     type Config = Config;
@@ -75,6 +78,10 @@ impl TelemetryExporter for NewRelic {
         .limits(HardLimits::NONE.record_bytes(MAX_RECORD))
         .concurrent()
         .background_tasks();
+
+    fn content(config: &Config) -> ContentNeed {
+        config.needed()
+    }
 
     async fn init(config: Config, host: Host) -> Result<Self, InitError> {
         let key = config.key()?;
@@ -89,10 +96,11 @@ impl TelemetryExporter for NewRelic {
                 metrics: config.metrics,
                 bodies: config.bodies,
                 common: config.common_attributes(),
+                record_tags: config.record_tags()?,
                 metric_prefix: config.metric_prefix,
             },
             progress: Progress::default(),
-            models: BoundedLabel::new(config.max_models),
+            models: BoundedModels::new(config.max_models),
             pulse: Pulse::default(),
         };
         if let Err(reason) = newrelic.intake.check().await {

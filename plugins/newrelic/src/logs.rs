@@ -3,17 +3,23 @@
 //! An entry has flat attributes under the record's own names, those excepted that New Relic has names for. What is
 //! unknown is left out. The bodies are cut into pieces and not parsed.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use exporter_kit::{
+    failure,
     pack::{Frame, Limits, Packer},
+    record_tags::RecordTag,
+    source::Sources,
     summary,
 };
-use plugin_api::{BodyDescription, Field, Fields, Record};
+use plugin_api::{BodyDescription, Field, Fields};
 use serde::Serialize;
 
 use crate::{
-    config::{Bodies, MAX_ATTRIBUTES},
+    config::{Bodies, MAX_ATTRIBUTES, MAX_RECORD_TAGS},
     text,
 };
 
@@ -21,15 +27,13 @@ use crate::{
 pub const MAX_ENTRY_ATTRIBUTES: usize = 255;
 
 /// Most pieces of both bodies together.
-pub const MAX_PIECES: usize = 130;
+pub const MAX_PIECES: usize =
+    MAX_ENTRY_ATTRIBUTES - Field::ALL.len() - OTHERS - MAX_ATTRIBUTES - MAX_RECORD_TAGS;
 
 /// Attributes beside the fields, the pieces and the operator's: `message`, `timestamp`, `level`, `logtype`, `hostname`,
-/// and two more for each description of a body.
-const OTHERS: usize = 9;
-const _: () = assert!(
-    Field::ALL.len() + OTHERS + MAX_PIECES + MAX_ATTRIBUTES <= MAX_ENTRY_ATTRIBUTES,
-    "an entry would be lost"
-);
+/// `error.message`, and two more for each description of a body.
+const OTHERS: usize = 10;
+const _: () = assert!(MAX_PIECES >= 100, "two bodies of some size have no room");
 
 /// Most bytes of a request. New Relic does not say whether it counts them before or after compression: before it is the
 /// smaller reading, and needs no compression to find out.
@@ -59,17 +63,24 @@ pub fn max_entry(prefix: &str) -> usize {
     MAX_BYTES - prefix.len() - FRAME.open.len() - FRAME.close.len()
 }
 
+/// What becomes of records.
+#[derive(Debug, Clone, Copy)]
+pub struct How<'a> {
+    /// What becomes of their bodies.
+    pub bodies: Bodies,
+    /// Attributes that show what they say.
+    pub tags: &'a [RecordTag],
+    /// Most bytes of an entry.
+    pub max: usize,
+}
+
 /// Writes the entry of a record at this time (milliseconds since 1970) into `entry`: at most `max` bytes, as long as
 /// `max` has room for the fields. A body that does not fit is left out whole.
 ///
 /// # Errors
 /// Those of the JSON; a bug.
-pub fn encode(
-    entry: &mut Vec<u8>,
-    record: Record<'_>,
-    fields: &Fields<'_>,
-    (time, bodies, max): (u64, Bodies, usize),
-) -> io::Result<()> {
+pub fn encode(entry: &mut Vec<u8>, from: Sources<'_>, time: u64, how: How<'_>) -> io::Result<()> {
+    let (fields, How { bodies, tags, max }) = (from.fields, how);
     entry.clear();
     let mut entry = Entry { json: entry, truncated: truncated(fields), pieces: 0, max };
     write!(entry.json, "{{\"timestamp\":{time},\"message\":")?;
@@ -79,10 +90,18 @@ pub fn encode(
     for field in Field::ALL {
         entry.field(*field, fields)?;
     }
+    if let Some(message) = failure::message(from) {
+        entry.text("error.message", &message)?;
+    }
+    for tag in tags {
+        if let Some(value) = tag.value(from) {
+            entry.text(&tag.name, &value)?;
+        }
+    }
     if bodies != Bodies::Off {
         let is_summary = bodies == Bodies::Summary;
-        entry.body("request", record.request_json(), is_summary)?;
-        entry.body("response", record.response_json(), is_summary)?;
+        entry.body("request", from.request, is_summary)?;
+        entry.body("response", from.response, is_summary)?;
     }
     if !entry.truncated.is_empty() {
         let truncated = entry.truncated.join(",");
@@ -116,7 +135,7 @@ impl Entry<'_> {
             Field::Environment => "deployment.environment",
             _ => field.name(),
         };
-        if let Some(text) = fields.text(field) {
+        if let Some(text) = fields.text(field).or_else(|| list(fields, field)) {
             return self.text(name, &text);
         }
         if let Some(flag) = fields.flag(field) {
@@ -204,6 +223,13 @@ impl Entry<'_> {
     fn json(&mut self, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
         Ok(serde_json::to_writer(&mut *self.json, value)?)
     }
+}
+
+/// A field that is a list of texts, as one: New Relic takes no lists.
+fn list<'a>(fields: &Fields<'a>, field: Field) -> Option<Cow<'a, str>> {
+    let raw = fields.raw(field).filter(|raw| raw.starts_with('['))?;
+    let texts: Vec<String> = serde_json::from_str(raw).ok()?;
+    Some(texts.join(",").into())
 }
 
 /// What the gateway left out already.

@@ -10,10 +10,12 @@ use std::{
 };
 
 use exporter_kit::{
-    bounded::BoundedLabel,
+    model::BoundedModels,
     pack::{Frame, Limits, Packed, Packer},
+    record_tags::RecordTag,
+    source::Sources,
 };
-use plugin_api::{Field, Fields};
+use plugin_api::Field;
 use serde_json::{Map, Value};
 
 use crate::text;
@@ -58,7 +60,8 @@ pub fn prefix(common: &str) -> String {
 /// What the metrics of a batch become.
 #[derive(Debug)]
 pub struct Points<'a> {
-    models: &'a BoundedLabel,
+    models: &'a BoundedModels,
+    record_tags: &'a [RecordTag],
     prefix: &'a str,
     /// By attributes, as a JSON object, and by the start of the interval.
     groups: BTreeMap<(String, u64), Group>,
@@ -84,14 +87,15 @@ struct Summary {
 impl<'a> Points<'a> {
     /// Metrics with names that begin with `prefix`.
     #[must_use]
-    pub fn new(models: &'a BoundedLabel, prefix: &'a str) -> Self {
-        Self { models, prefix, groups: BTreeMap::new() }
+    pub fn new(models: &'a BoundedModels, record_tags: &'a [RecordTag], prefix: &'a str) -> Self {
+        Self { models, record_tags, prefix, groups: BTreeMap::new() }
     }
 
     /// Adds a record whose request ended at this time, in milliseconds since 1970.
-    pub fn add(&mut self, record: usize, fields: &Fields<'_>, end: u64) {
+    pub fn add(&mut self, record: usize, from: Sources<'_>, end: u64) {
+        let fields = from.fields;
         let is_error = fields.text(Field::Status).is_none_or(|status| status != "success");
-        let key = (self.attributes(fields, is_error), end - end % INTERVAL);
+        let key = (self.attributes(from), end - end % INTERVAL);
         let group = self.groups.entry(key).or_default();
         group.records.push(record);
         group.errors += u64::from(is_error);
@@ -135,7 +139,8 @@ impl<'a> Points<'a> {
         Ok((requests, left_out))
     }
 
-    fn attributes(&self, fields: &Fields<'_>, is_error: bool) -> String {
+    fn attributes(&self, from: Sources<'_>) -> String {
+        let fields = from.fields;
         let mut attributes = Map::new();
         let mut add = |name: &str, text: Option<&str>| {
             if let Some(text) = text {
@@ -151,9 +156,10 @@ impl<'a> Points<'a> {
         ] {
             add(name, fields.text(field).as_deref());
         }
-        let model = fields.text(Field::Model).or_else(|| fields.text(Field::RequestModel));
-        // A client chooses the model; that the provider answered says that it exists.
-        add("model", model.as_deref().map(|model| self.models.bound(model, !is_error)));
+        add("model", self.models.of(fields).as_deref());
+        for tag in self.record_tags {
+            add(&tag.name, tag.bounded(from).as_deref());
+        }
         attributes
             .extend(fields.whole(Field::StatusCode).map(|code| ("status_code".to_owned(), code.into())));
         attributes

@@ -57,7 +57,10 @@ fn losses(fake: &Fake) -> Vec<String> {
 #[test]
 fn a_record_becomes_a_log_with_flat_attributes() {
     let fake = Fake::start();
-    let sample = Sample::fresh(1).with(|metrics| metrics.truncated = vec!["streamed_data".into()]);
+    let sample = Sample::fresh(1).with(|metrics| {
+        metrics.truncated = vec!["streamed_data".into()];
+        metrics.finish_reasons = Some(vec!["stop".into(), "length".into()]);
+    });
     let id = sample.id().to_owned();
     assert!(plugin(&fake, &json!({})).export([sample]).is_all_delivered());
     let [log] = fake.stored_logs().try_into().unwrap();
@@ -82,6 +85,7 @@ fn a_record_becomes_a_log_with_flat_attributes() {
         ("input_tokens", json!(48)),
         ("cost", json!(0.0456)),
         ("truncated", json!("streamed_data")),
+        ("finish_reasons", json!("stop,length")),
     ] {
         assert_eq!(log.attributes.get(name), Some(&expected), "{name}: {log:#?}");
     }
@@ -235,6 +239,50 @@ fn models_that_clients_make_up_have_no_data_points_of_their_own() {
         .collect();
     assert_eq!(models, ["a", "b", "other"].map(str::to_owned).into());
     assert_eq!(fake.logs()[7]["request_model"], "junk-7");
+}
+
+#[test]
+fn a_failure_counts_under_the_model_that_was_asked_for_and_says_why() {
+    let fake = Fake::start();
+    let model = |answered: Option<&'static str>, sample: Sample| {
+        sample.started_ago(Duration::ZERO).with(|metrics| {
+            (metrics.request_model, metrics.model) = (Some("gpt-4o".into()), answered.map(Into::into));
+        })
+    };
+    let answered = (0..7).map(|n| model(Some("gpt-4o-2024-08-06"), Sample::chat().number(n)));
+    let failed = (7..9).map(|n| model(None, Sample::failed().number(n)));
+    let newrelic = plugin(&fake, &json!({ "max_models": 2 }));
+    assert!(newrelic.export(answered.chain(failed)).is_all_delivered());
+    let counted = |model: &str| {
+        let points = fake.metrics().into_iter();
+        let of_model =
+            points.filter(|p| p["name"] == "magicapi.requests" && p["attributes"]["model"] == model);
+        of_model.map(|point| point["value"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!((counted("gpt-4o-2024-08-06"), counted("gpt-4o"), counted("other")), (7, 2, 0));
+    let logs = fake.logs();
+    let said = |number: usize| (&logs[number]["error.message"], &logs[number]["error_type"]);
+    assert_eq!(said(8), (&json!("Rate limit reached"), &json!("rate_limit_exceeded")));
+    assert!(logs[0].get("error.message").is_none());
+}
+
+#[test]
+fn tags_show_what_a_record_says_and_are_bounded_in_metrics() {
+    let fake = Fake::start();
+    let settings = json!({ "max_tag_values": 1, "record_tags": { "squad": "project_id", "tier": "request:/service_tier" } });
+    let of = |number: u32, squad: &'static str| {
+        Sample::fresh(number)
+            .with(|metrics| metrics.project_id = Some(squad.into()))
+            .request(r#"{"service_tier":"flex"}"#)
+    };
+    assert!(plugin(&fake, &settings).export([of(1, "design"), of(2, "sales")]).is_all_delivered());
+    for (log, squad) in fake.logs().iter().zip(["design", "sales"]) {
+        assert_eq!((&log["squad"], &log["tier"]), (&json!(squad), &json!("flex")));
+    }
+    let metrics = fake.metrics();
+    let squads: BTreeSet<&str> =
+        metrics.iter().map(|point| point["attributes"]["squad"].as_str().unwrap()).collect();
+    assert_eq!((squads, losses(&fake)), (BTreeSet::from(["design", "other"]), vec![]));
 }
 
 #[test]

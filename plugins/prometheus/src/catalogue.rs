@@ -5,14 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use plugin_api::Field;
+use exporter_kit::source::Source;
+use plugin_api::{Content, Field};
 
 use crate::{
     config::{Config, CustomMetric, Kind},
     label::{self, Values},
     metrics::{Budget, Dimension, MAX_LABELS, Metrics, Observer, Part, Read, What},
     series::{Family, Shape},
-    source::Source,
 };
 
 /// A metric that is always there.
@@ -228,21 +228,21 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Adds the settings' `extra_labels`.
+    /// Adds the settings' `record_tags`.
     fn extend(&mut self, names: &mut Vec<String>, key: &mut Vec<Part>, typed: bool) -> Result<(), String> {
-        for (name, source) in &self.config.extra_labels {
+        for (name, source) in &self.config.record_tags.0 {
             if !label::is_name(name) {
-                return Err(format!("extra_labels: `{name}` cannot be the name of a label"));
+                return Err(format!("record_tags: `{name}` cannot be the name of a label"));
             }
             if names.contains(name) {
-                return Err(format!("extra_labels: `{name}` is a label of the built-in metrics already"));
+                return Err(format!("record_tags: `{name}` is a label of the built-in metrics already"));
             }
-            let parsed = Source::parse(source).map_err(|error| format!("extra_labels: {error}"))?;
+            let parsed = Source::parse(source).map_err(|error| format!("record_tags: {error}"))?;
             names.push(name.clone());
             key.push(self.part(parsed, source));
         }
         if key.len() + usize::from(typed) > MAX_LABELS {
-            return Err(format!("extra_labels: a metric can have {MAX_LABELS} labels at the most"));
+            return Err(format!("record_tags: a metric can have {MAX_LABELS} labels at the most"));
         }
         Ok(())
     }
@@ -265,7 +265,7 @@ impl Builder<'_> {
             (None, _) => return Err("value: only a counter can do without".to_owned()),
         };
         if let What::Number(source) = &what {
-            self.metrics.reads_bodies |= source.reads_body();
+            self.metrics.reads_bodies |= source.content() == Content::Full;
         }
         if !metric.scale.is_finite() || metric.scale == 0.0 {
             return Err("scale: a number other than 0 is needed".to_owned());
@@ -336,7 +336,7 @@ impl Builder<'_> {
 
     /// The dimension that reads `source`, made where there is none yet.
     fn part(&mut self, source: Source, name: &str) -> Part {
-        self.metrics.reads_bodies |= source.reads_body();
+        self.metrics.reads_bodies |= source.content() == Content::Full;
         let config = self.config;
         let list_or = |list: &[String], max: u32| {
             if list.is_empty() { Values::first(max as usize) } else { Values::allowed(list) }
@@ -408,12 +408,12 @@ mod tests {
             (r#"{"prefix":"1_"}"#.to_owned(), "prefix: `1_` must be"),
             (r#"{"duration_buckets":[1,1]}"#.to_owned(), "duration_buckets: between"),
             (r#"{"token_buckets":[]}"#.to_owned(), "token_buckets: between"),
-            (r#"{"extra_labels":{"le":"org_id"}}"#.to_owned(), "extra_labels: `le` cannot"),
-            (r#"{"extra_labels":{"model":"org_id"}}"#.to_owned(), "extra_labels: `model` is a label"),
-            (r#"{"extra_labels":{"type":"org_id"}}"#.to_owned(), "extra_labels: `type` is a label"),
+            (r#"{"record_tags":{"le":"org_id"}}"#.to_owned(), "record_tags: `le` cannot"),
+            (r#"{"record_tags":{"model":"org_id"}}"#.to_owned(), "record_tags: `model` is a label"),
+            (r#"{"record_tags":{"type":"org_id"}}"#.to_owned(), "record_tags: `type` is a label"),
             (
-                r#"{"extra_labels":{"org":"organisation"}}"#.to_owned(),
-                "extra_labels: `organisation` is no field",
+                r#"{"record_tags":{"org":"organisation"}}"#.to_owned(),
+                "record_tags: `organisation` is no field",
             ),
             (custom(r#""value":"nope""#), "metrics: `x`: value: `nope` is no field"),
             (custom(r#""scale":0"#), "metrics: `x`: scale: "),
@@ -447,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_source_that_two_labels_show_is_read_once() {
-        let settings = r#"{"extra_labels":{"team":"project_id"},"metrics":[{"name":"a","kind":"counter","help":"h","labels":{"project":"project_id"}}]}"#;
+        let settings = r#"{"record_tags":{"team":"project_id"},"metrics":[{"name":"a","kind":"counter","help":"h","labels":{"project":"project_id"}}]}"#;
         let metrics = build(&serde_json::from_str(settings).unwrap()).unwrap();
         let readers = metrics.dimensions.iter().filter(|dimension| dimension.name == "project_id");
         assert_eq!(readers.count(), 1);

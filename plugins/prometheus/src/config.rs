@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use exporter_kit::{record_tags::RecordTags, source::Source};
+use plugin_api::ContentNeed;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,9 +34,10 @@ pub struct Config {
     /// Prometheus. Beyond it, observations go to label sets of `other`.
     #[schemars(range(min = 1, max = 100_000), extend("x-env" = "PROMETHEUS_EXPORTER_MAX_SERIES"))]
     pub max_series: u32,
-    /// Further labels of every built-in metric: a label's name and the field of the record it shows, for instance
-    /// `project = "project_id"`. Each value multiplies the number of series.
-    pub extra_labels: BTreeMap<String, String>,
+    /// Further labels of every built-in metric: a label's name and what it shows, a field of the record or a place in a
+    /// body, for instance `{ team = "project_id", tier = "response:/service_tier" }`. Each value multiplies the number of
+    /// series.
+    pub record_tags: RecordTags,
     /// Whether OpenMetrics scrapes carry the trace id of a recent request per counter and bucket.
     pub exemplars: bool,
     /// Upper bounds of the duration histograms, in seconds.
@@ -62,7 +65,7 @@ impl Default for Config {
             max_providers: 50,
             max_label_values: 50,
             max_series: 2000,
-            extra_labels: BTreeMap::new(),
+            record_tags: RecordTags::default(),
             exemplars: true,
             duration_buckets: powers(0.01, 2.0, 14),
             first_token_buckets: vec![
@@ -72,6 +75,23 @@ impl Default for Config {
             size_buckets: powers(256.0, 4.0, 9),
             metrics: Vec::new(),
         }
+    }
+}
+
+impl Config {
+    /// Adds what labels and metrics need to see of a record.
+    #[must_use]
+    pub fn needed(&self, need: ContentNeed) -> ContentNeed {
+        let values = self.metrics.iter().flat_map(|metric| {
+            let value = metric.value.iter().map(move |source| (metric, "it reads", source));
+            value.chain(metric.labels.values().map(move |source| (metric, "a label shows", source)))
+        });
+        values.fold(self.record_tags.needed(need), |need, (metric, what, text)| match Source::parse(text) {
+            Ok(source) => {
+                need.requires(source.content(), format!("metrics: `{}`: {what} `{text}`", metric.name))
+            }
+            Err(_) => need,
+        })
     }
 }
 
@@ -86,7 +106,7 @@ pub struct CustomMetric {
     /// One sentence for readers of `/metrics`.
     pub help: String,
     /// What it reads: a field of the record (`output_tokens`), or a JSON pointer into a body
-    /// (`request:/max_tokens`, `response:/usage/queue_time`; needs `content = "full"` for this plugin). A boolean
+    /// (`request:/max_tokens`, `response:/usage/queue_time`). A boolean
     /// counts as 1 or 0, a list as its length; anything else is not observed. A counter without it counts requests.
     #[serde(default)]
     pub value: Option<String>,

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, collections::HashMap, fmt::Write as _};
 
+use exporter_kit::bounded::{self, Places};
+
 /// Longest label value in bytes; the rest is cut.
 pub const MAX_LENGTH: usize = 120;
 
@@ -17,8 +19,9 @@ pub struct Values {
     names: Vec<Box<str>>,
     /// The value before, as it came: most records differ from the one before in a label or two.
     last: (String, u32),
-    /// Values that may still be added.
-    room: usize,
+    /// The value that was vouched for last.
+    last_vouched: String,
+    places: Places,
     /// Records whose value became `other`.
     pub overflowed: u64,
 }
@@ -27,9 +30,15 @@ impl Values {
     /// The first `limit` values that come along.
     #[must_use]
     pub fn first(limit: usize) -> Self {
-        let last = (String::new(), UNKNOWN);
-        let mut values = Self { ids: HashMap::new(), names: Vec::new(), last, room: limit, overflowed: 0 };
-        values.add("other");
+        let mut values = Self {
+            ids: HashMap::new(),
+            names: Vec::new(),
+            last: (String::new(), UNKNOWN),
+            last_vouched: String::new(),
+            places: Places::new(limit),
+            overflowed: 0,
+        };
+        values.add(bounded::OTHER);
         values.add("unknown");
         values
     }
@@ -47,8 +56,8 @@ impl Values {
         values
     }
 
-    /// The number of `value`. A new one takes a place only where `may_claim`.
-    pub fn id(&mut self, value: Option<&str>, may_claim: bool) -> u32 {
+    /// The number of `value`. Which new ones get a place is said at [`Places::take`].
+    pub fn id(&mut self, value: Option<&str>, is_proven: bool) -> u32 {
         let Some(value) = value.filter(|value| !value.is_empty()) else { return UNKNOWN };
         if value == self.last.0 {
             return self.last.1;
@@ -56,10 +65,7 @@ impl Values {
         let cleaned = clean(value);
         let id = match self.ids.get(&*cleaned) {
             Some(id) => *id,
-            None if may_claim && self.room > 0 => {
-                self.room -= 1;
-                self.add(&cleaned)
-            }
+            None if self.places.take(&cleaned, is_proven) => self.add(&cleaned),
             None => {
                 self.overflowed += 1;
                 return OTHER;
@@ -73,10 +79,19 @@ impl Values {
         id
     }
 
+    /// Remembers that a value exists; see [`Places::vouch`].
+    pub fn vouch(&mut self, value: &str) {
+        if value != self.last_vouched && value.len() <= MAX_LENGTH {
+            self.places.vouch(&clean(value));
+            self.last_vouched.clear();
+            self.last_vouched.push_str(value);
+        }
+    }
+
     /// The value with that number.
     #[must_use]
     pub fn name(&self, id: u32) -> &str {
-        self.names.get(id as usize).map_or("other", |name| name)
+        self.names.get(id as usize).map_or(bounded::OTHER, |name| name)
     }
 
     fn add(&mut self, value: &str) -> u32 {
@@ -141,11 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_may_not_claim_a_place_is_known_only_when_another_claimed_it() {
-        let mut values = Values::first(5);
+    fn a_value_that_is_not_proven_has_a_place_when_it_is_proven_or_vouched_for() {
+        let mut values = Values::first(3);
         assert_eq!(values.id(Some("a"), false), OTHER);
         let a = values.id(Some("a"), true);
         assert_eq!(values.id(Some("a"), false), a);
+        for value in ["b", "b", "c\u{1}"] {
+            values.vouch(value);
+        }
+        assert_ne!(values.id(Some("b"), false), OTHER);
+        assert_ne!(values.id(Some("c\u{2}"), false), OTHER);
+        assert_eq!(values.id(Some("d"), true), OTHER, "there are three");
     }
 
     #[test]

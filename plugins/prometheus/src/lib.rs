@@ -6,7 +6,6 @@
 //! |---|---|
 //! | [`config`] | the settings |
 //! | [`catalogue`] | which metrics there are, built-in and from the settings |
-//! | [`field`], [`source`] | what is read from a record |
 //! | [`label`] | label values, bounded in number and length |
 //! | [`metrics`] | from a record to the series it touches |
 //! | [`series`] | counters, gauges, histograms |
@@ -20,11 +19,9 @@
 pub mod catalogue;
 pub mod config;
 pub mod exposition;
-pub mod field;
 pub mod label;
 pub mod metrics;
 pub mod series;
-pub mod source;
 
 use std::{
     io::{self, Write},
@@ -35,12 +32,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use exporter_kit::source::Sources;
 use plugin_api::{
-    Batch, Content, Descriptor, ExportError, Health, Host, InitError, TelemetryExporter, export_plugin,
+    Batch, Content, ContentNeed, Descriptor, ExportError, Health, Host, InitError, TelemetryExporter,
+    export_plugin,
 };
 use tracing::warn;
 
-use crate::{config::Config, exposition::Format, metrics::Metrics, source::Sources};
+use crate::{config::Config, exposition::Format, metrics::Metrics};
 
 /// The exporter.
 #[derive(Debug)]
@@ -52,12 +51,16 @@ pub struct Prometheus {
 
 impl TelemetryExporter for Prometheus {
     type Config = Config;
-    // Numbers and labels are all it needs. An operator whose own metrics read the bodies sets `content = "full"`.
+    // Numbers and labels are all that its own metrics need.
     const DESCRIPTOR: Descriptor = Descriptor::new("prometheus", env!("CARGO_PKG_VERSION"))
         .description("Counts requests, tokens, latencies and errors for Prometheus")
         .license("MIT OR Apache-2.0")
         .content(Content::Metadata)
         .batch(1000, 4 * 1024 * 1024, Duration::from_millis(500));
+
+    fn content(config: &Config) -> ContentNeed {
+        config.needed(ContentNeed::new(Content::Metadata))
+    }
 
     async fn init(config: Config, _: Host) -> Result<Self, InitError> {
         let metrics = catalogue::build(&config).map_err(InitError::invalid_config)?;

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
+use exporter_kit::{
+    model::CountedModel,
+    source::{Source, Sources},
+};
 use plugin_api::Field;
 
 use crate::{
-    field::Value,
     label::{self, OTHER, Values},
     series::{Exemplar, Family},
-    source::{Source, Sources},
 };
 
 /// Labels that a metric may have.
@@ -59,7 +61,7 @@ pub struct Dimension {
 /// How a label's value is read.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Read {
-    /// The model that answered, else the one that was asked for.
+    /// See [`CountedModel`].
     Model,
     /// As it stands there.
     Source(Source),
@@ -99,7 +101,7 @@ impl Metrics {
     pub fn record(&mut self, from: Sources<'_>, now: u64) {
         let failed = from.fields.text(Field::Status).as_deref() == Some("error");
         for (id, dimension) in self.ids.iter_mut().zip(&mut self.dimensions) {
-            *id = dimension.id(from, failed);
+            *id = dimension.id(from);
         }
         let exemplar = if self.exemplars { exemplar(from, now) } else { None };
         if !self.plans.contains_key(&*self.ids) {
@@ -179,34 +181,21 @@ impl Observer {
 }
 
 impl Dimension {
-    fn id(&mut self, from: Sources<'_>, failed: bool) -> u32 {
+    fn id(&mut self, from: Sources<'_>) -> u32 {
         let source = match &self.read {
             Read::Model => {
-                let answered = from.fields.text(Field::Model);
-                let model = answered.clone().or_else(|| from.fields.text(Field::RequestModel));
-                // A client can ask for anything. Only a model that a provider answered with gets a place.
-                return self.values.id(model.as_deref(), answered.is_some() && !failed);
+                let CountedModel { name, is_proven, alias } = CountedModel::of(from.fields);
+                if let Some(alias) = alias {
+                    self.values.vouch(&alias);
+                }
+                return self.values.id(name.as_deref(), is_proven);
             }
             Read::Fixed => return OTHER,
             Read::Source(source) => source,
         };
         let value = source.read(from);
         let mut digits = itoa::Buffer::new();
-        self.values.id(text(&value, &mut digits), true)
-    }
-}
-
-/// A label's text. A number that is not whole is none: it would have a value per request.
-#[allow(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]
-fn text<'a>(value: &'a Value<'_>, digits: &'a mut itoa::Buffer) -> Option<&'a str> {
-    match value {
-        Value::Text(text) => Some(text),
-        Value::Bool(is) => Some(if *is { "true" } else { "false" }),
-        Value::Number(number) if number.fract() == 0.0 && number.abs() < 1e15 => {
-            Some(digits.format(*number as i64))
-        }
-        Value::Number(_) => Some("other"),
-        Value::Null | Value::List(_) => None,
+        self.values.id(value.label(&mut digits), true)
     }
 }
 

@@ -78,9 +78,9 @@ fn a_scrape_counts_what_was_exported() {
     for (series, expected) in [
         (format!(r#"magicapi_llm_requests_total{{{chat},status="success",status_code="200"}}"#), 2.0),
         (format!(r#"magicapi_llm_requests_total{{{chat},status="error",status_code="200"}}"#), 1.0),
-        (r#"magicapi_llm_requests_total{provider="openai",model="other",status="error",status_code="429"}"#.to_owned(), 1.0),
+        (r#"magicapi_llm_requests_total{provider="openai",model="gpt-4o-mini",status="error",status_code="429"}"#.to_owned(), 1.0),
         (format!(r#"magicapi_llm_request_ends_total{{{chat},end_reason="client_disconnect"}}"#), 1.0),
-        (r#"magicapi_llm_errors_total{provider="openai",model="other",error_type="rate_limit_exceeded"}"#.to_owned(), 1.0),
+        (r#"magicapi_llm_errors_total{provider="openai",model="gpt-4o-mini",error_type="rate_limit_exceeded"}"#.to_owned(), 1.0),
         (format!(r#"magicapi_llm_request_duration_seconds_sum{{{chat},status="success"}}"#), 12.5005),
         (format!(r#"magicapi_llm_request_duration_seconds_bucket{{{chat},status="success",le="5.12"}}"#), 0.0),
         (format!(r#"magicapi_llm_request_duration_seconds_bucket{{{chat},status="success",le="10.24"}}"#), 2.0),
@@ -154,6 +154,40 @@ fn clients_cannot_make_series() {
 }
 
 #[test]
+fn what_was_never_answered_has_a_quarter_of_the_places() {
+    let plugin = plugin(r#"{"max_models":8}"#);
+    let asked = |number: u32| {
+        Sample::failed().with(|metrics| metrics.request_model = Some(format!("asked-{number}").into()))
+    };
+    let answered = |number: u32| {
+        Sample::chat().with(|metrics| metrics.model = Some(format!("answered-{number}").into()))
+    };
+    assert!(plugin.export((0..50).map(asked).chain((0..50).map(answered))).is_all_delivered());
+    let scrape = plugin.scrape().unwrap();
+    let models = |start: &str| (0..50).filter(|n| scrape.contains(&format!("model=\"{start}-{n}\""))).count();
+    assert_eq!((models("asked"), models("answered")), (2, 6), "{scrape}");
+}
+
+#[test]
+fn what_is_needed_of_a_record_follows_from_the_settings() {
+    for (settings, content, required) in [
+        ("{}", Content::Metadata, None),
+        (r#"{"record_tags":{"stream":"is_streaming"}}"#, Content::Metadata, Some(Content::None)),
+        (r#"{"record_tags":{"team":"project_id"}}"#, Content::Metadata, Some(Content::Metadata)),
+        (r#"{"record_tags":{"tier":"request:/service_tier"}}"#, Content::Full, Some(Content::Full)),
+        (CUSTOM, Content::Full, Some(Content::Full)),
+        (r#"{"record_tags":{"team":"no field"}}"#, Content::Metadata, None),
+    ] {
+        let need = Plugin::<Prometheus>::content(settings).unwrap();
+        assert_eq!(
+            (need.content, need.required.map(|least| least.content)),
+            (content, required),
+            "{settings}"
+        );
+    }
+}
+
+#[test]
 fn sums_stay_right_when_max_series_is_reached() {
     let plugin = plugin(r#"{"max_series":20}"#);
     for number in 0..50 {
@@ -189,7 +223,7 @@ fn allow_lists_hold() {
 
 #[test]
 fn labels_can_be_added() {
-    let plugin = plugin(r#"{"extra_labels":{"project":"project_id","stream":"is_streaming"}}"#);
+    let plugin = plugin(r#"{"record_tags":{"project":"project_id","stream":"is_streaming"}}"#);
     assert!(plugin.export(mixture()).is_all_delivered());
     let scrape = plugin.scrape().unwrap();
     let labels = r#"usage_source="provider",type="input",project="proj_design",stream="true""#;
@@ -207,7 +241,7 @@ const CUSTOM: &str = r#"{"metrics":[
 
 #[test]
 fn metrics_of_the_operator_read_fields_and_bodies() {
-    let plugin = Plugin::<Prometheus>::create_seeing(Content::Full, CUSTOM).unwrap();
+    let plugin = plugin(CUSTOM);
     let sample = Sample::chat()
         .request(r#"{"messages":[{"a":1},{"b":[2,3]}],"max_tokens":100}"#)
         .response(r#"{"usage":{"queue_ms":250},"service_tier":"flex"}"#);
@@ -275,9 +309,9 @@ fn an_exemplar_is_a_well_formed_trace_or_none() {
 
 #[test]
 fn settings_that_cannot_work_are_refused() {
-    let refused = Plugin::<Prometheus>::create(r#"{"extra_labels":{"le":"org_id"}}"#).unwrap_err();
+    let refused = Plugin::<Prometheus>::create(r#"{"record_tags":{"le":"org_id"}}"#).unwrap_err();
     assert_eq!(refused.status, status::INVALID_CONFIG);
-    assert!(refused.message.starts_with("extra_labels: `le`"), "{refused}");
+    assert!(refused.message.starts_with("record_tags: `le`"), "{refused}");
 }
 
 /// Prints figures; run in release with `--ignored --nocapture`.

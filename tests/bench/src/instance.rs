@@ -9,7 +9,7 @@ use std::{
 use magicapi_gateway::loader::{
     BatchSource, CallStatus, FileRequest, HostInfo, LoadError, LoadRequest, Plugin, RecordVerdict,
 };
-use plugin_api::abi::part;
+use plugin_api::{Content, abi::part};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
@@ -142,6 +142,7 @@ async fn load(library: &Path, settings: Value) -> Result<Plugin, LoadError> {
         workers: 1,
         create_timeout: Duration::from_secs(10),
         settings: Box::new(move |_| Ok(settings)),
+        content: Content::Full,
         host: HostInfo {
             gateway_version: env!("CARGO_PKG_VERSION").to_owned(),
             service_name: "bench".to_owned(),

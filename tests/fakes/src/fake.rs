@@ -138,6 +138,11 @@ impl<S: Semantics> Fake<S> {
         self.inner.script.plan(path, None, fault);
     }
 
+    /// The next `requests` to a path that begins with `path` meet this fault; after those planned before it.
+    pub fn fail_next_on(&self, path: &str, requests: usize, fault: Fault) {
+        self.inner.script.plan(path, Some(requests), fault);
+    }
+
     /// Closes the port and every connection; when this returns, clients are refused.
     pub fn down(&self) {
         self.server.down();

@@ -36,6 +36,7 @@ mod pipeline;
 mod plugin_places;
 mod plugins;
 mod postgres;
+mod prometheus;
 mod record_fields;
 mod requests;
 mod rolling_restart;

@@ -34,8 +34,9 @@ fn counted(fake: &NewRelic) -> u64 {
 #[tokio::test]
 async fn requests_are_logs_and_metrics_in_new_relic() {
     let (provider, fake) = (Provider::start().await, NewRelic::start());
-    let gateway = gateway(&provider, &fake, "attributes = { team = \"llm\" }\n").await;
-    let answer = gateway.post(CHAT, question(false)).await.json();
+    let settings = "attributes = { team = \"llm\" }\nrecord_tags = { squad = \"project_id\" }\n";
+    let gateway = gateway(&provider, &fake, settings).await;
+    let answer = gateway.post_with(CHAT, question(false), &[("x-project-id", "design")]).await.json();
     gateway.post(CHAT, question(true)).await;
     gateway.wait_for_books("newrelic", |books| books["delivered"] == 2).await;
     let logs = fake.logs();
@@ -46,7 +47,9 @@ async fn requests_are_logs_and_metrics_in_new_relic() {
     };
     assert_eq!(body("request")["messages"][0]["content"], "Hello");
     assert_eq!(body("response"), answer);
-    assert_eq!((&plain["team"], &plain["status_code"]), (&json!("llm"), &json!(200)));
+    assert_eq!((&plain["team"], &plain["squad"]), (&json!("llm"), &json!("design")));
+    assert!(fake.metrics().iter().any(|point| point["attributes"]["squad"] == "design"));
+    assert_eq!(plain["status_code"], json!(200));
     assert_eq!(plain["output_tokens"], answer["usage"]["completion_tokens"]);
     assert!(
         plain["message"].as_str().unwrap().starts_with("POST /v1/chat/completions 200 demo demo "),
@@ -73,6 +76,28 @@ async fn a_new_relic_that_takes_no_metrics_for_a_while_has_everything_once_after
     fake.behave(Behaviour::Accept);
     gateway.wait_for_books("newrelic", |books| books["delivered"] == 5).await;
     assert_eq!((fake.logs().len(), fake.duplicates(), counted(&fake)), (5, vec![], 5));
+}
+
+#[tokio::test]
+async fn a_failure_is_told_in_the_providers_words_under_the_model_that_was_asked_for() {
+    let (provider, fake) = (Provider::start().await, NewRelic::start());
+    let gateway = gateway(&provider, &fake, "").await;
+    let failing = question(false).replace("\"demo\"", "\"demo-fail-429\"");
+    let answer = gateway.post(CHAT, failing).await.json();
+    gateway.wait_for_books("newrelic", |books| books["delivered"] == 1).await;
+    let log = &fake.logs()[0];
+    assert_eq!(log["error.message"], answer["error"]["message"], "{log:#?}");
+    let model = |point: &Value| point["attributes"]["model"].clone();
+    assert_eq!(fake.metrics().first().map(model), Some(json!("demo-fail-429")));
+}
+
+#[test]
+fn the_region_of_japan_is_one() {
+    let keys = "[plugin.config]\nregion = \"jp\"\nlogs_url = \"http://127.0.0.1:9\"\nmetrics_url = \"http://127.0.0.1:9\"\n";
+    let gateway = Gateway::new().provider("demo", "http://127.0.0.1:9").plugin("newrelic", "newrelic", keys);
+    let gateway = gateway.environment("NEW_RELIC_LICENSE_KEY", LICENSE_KEY);
+    let output = gateway.command(&["check"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Plugins that break the contract in ways that the SDK cannot: tables made by hand.
 
-use plugin_api::abi::{ABI_VERSION, BatchV1, HostV1, Instance as Raw, Sink};
+use plugin_api::{
+    Content,
+    abi::{ABI_VERSION, BatchV1, HostV1, Instance as Raw, Sink},
+};
 use serde_json::json;
 
 use super::*;
@@ -171,5 +174,35 @@ fn an_extension_that_is_too_small_or_crooked_is_not_used() {
     }
     for get_extension in [small, crooked] {
         assert_eq!(instance(ExporterV1 { get_extension, ..table() }).scrape(0), Ok(None));
+    }
+}
+
+#[test]
+fn what_settings_need_is_asked_before_there_is_an_instance() {
+    /// Says its settings again: a test passes the answer.
+    extern "C" fn content(config: Slice, out: *const Sink) -> Status {
+        // SAFETY: the loader passes a slice that is valid for the call.
+        say(out, unsafe { config.as_bytes() });
+        status::OK
+    }
+    extern "C" fn extension(name: Slice) -> *const c_void {
+        static TABLE: ContentV1 = ContentV1 { struct_size: 16, content };
+        // SAFETY: the loader passes a slice that is valid for the call.
+        let is_known = unsafe { name.as_bytes() } == CONTENT_V1.as_bytes();
+        if is_known { ptr::from_ref(&TABLE).cast() } else { ptr::null() }
+    }
+    let library = |get_extension| library(ExporterV1 { get_extension, ..table() });
+    let body = "a metric reads\na body";
+    for (answer, expected) in [
+        (json!({ "content": "metadata" }), Some(ContentNeed::new(Content::Metadata))),
+        (
+            json!({ "content": "full", "required": { "content": "full", "reason": body }, "of_a_later_release": 1 }),
+            Some(ContentNeed::new(Content::Metadata).requires(Content::Full, "a metric reads a body")),
+        ),
+        (json!({ "content": "of a later release" }), None),
+        (json!([]), None),
+    ] {
+        assert_eq!(library(extension).content(&answer).unwrap(), expected, "{answer}");
+        assert_eq!(library(no_extension).content(&answer).unwrap(), None);
     }
 }

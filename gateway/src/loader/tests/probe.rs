@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use plugin_api::Content;
 use serde_json::{Value, json};
 
 use crate::loader::{BatchSource, FileRequest, HostInfo, LoadError, LoadRequest, Plugin};
@@ -90,6 +91,7 @@ impl Planted {
             workers: 1,
             create_timeout: AMPLE,
             settings: Box::new(move |_| Ok(config)),
+            content: Content::Full,
             host: HostInfo::default(),
         }
     }

@@ -1,13 +1,14 @@
-//! Where a value or a label comes from: a field of the record, or a place in one of the bodies.
+//! Where a metric, a label or a tag takes its value from: a field of the record, or a place in one of the bodies. The one
+//! notation that all exporters' settings have for it.
 
 use std::fmt;
 
-use plugin_api::{Field, Fields};
+use plugin_api::{Content, Field, Fields, Record};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::field::Value;
+use crate::value::Value;
 
-/// One record, as metrics see it.
+/// What can be read of one record.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {
     /// Its fields.
@@ -16,6 +17,14 @@ pub struct Sources<'a> {
     pub request: &'a [u8],
     /// The response's body, or empty.
     pub response: &'a [u8],
+}
+
+impl<'a> Sources<'a> {
+    /// A record with its bodies, as far as the exporter sees them.
+    #[must_use]
+    pub fn of(record: Record<'a>, fields: &'a Fields<'a>) -> Self {
+        Self { fields, request: record.request_json(), response: record.response_json() }
+    }
 }
 
 /// A place to read from, as the settings write it: `output_tokens`, `request:/max_tokens`, `response:/usage/queue`.
@@ -46,10 +55,14 @@ impl Source {
         }
     }
 
-    /// Whether a body is read.
+    /// The least that an exporter must see of a record for it.
     #[must_use]
-    pub fn reads_body(&self) -> bool {
-        !matches!(self, Self::Field(_))
+    pub fn content(&self) -> Content {
+        match self {
+            Self::Request(_) | Self::Response(_) => Content::Full,
+            Self::Field(field) if Content::None.shows(*field) => Content::None,
+            Self::Field(_) => Content::Metadata,
+        }
     }
 
     /// What stands there in a record.
@@ -68,7 +81,11 @@ impl Source {
 pub struct Pointer(Vec<String>);
 
 impl Pointer {
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads it as RFC 6901 writes it; not the empty one, which is the whole body.
+    ///
+    /// # Errors
+    /// A sentence, when it is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let tokens = text.strip_prefix('/').ok_or_else(|| {
             format!("`{text}` is no JSON pointer: it starts with `/`, as in `/usage/total_tokens`")
         })?;
@@ -182,6 +199,18 @@ mod tests {
         }
         assert_eq!(Pointer::parse("/a").unwrap().find(b""), Value::Null);
         assert_eq!(Pointer::parse("/a").unwrap().find(b"{\"a\":5, torn"), Value::Number(5.0));
+    }
+
+    #[test]
+    fn what_a_source_needs_follows_from_where_it_reads() {
+        for (text, expected) in [
+            ("model", Content::None),
+            ("project_id", Content::Metadata),
+            ("request:/user", Content::Full),
+            ("response:/id", Content::Full),
+        ] {
+            assert_eq!(Source::parse(text).unwrap().content(), expected, "{text}");
+        }
     }
 
     #[test]

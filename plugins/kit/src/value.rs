@@ -1,4 +1,4 @@
-//! The values of a record that metrics and labels can read, without a copy.
+//! The values of a record that metrics, labels and tags can read, without a copy.
 
 use std::{borrow::Cow, fmt};
 
@@ -7,6 +7,8 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+
+use crate::bounded::OTHER;
 
 /// A JSON value as far as a metric or a label can use it.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +37,21 @@ impl<'a> Value<'a> {
             Some(b'[') => serde_json::from_str(raw).unwrap_or(Self::Null),
             Some(b'-' | b'0'..=b'9') => fields.number(field).map_or(Self::Null, Self::Number),
             _ => Self::Null,
+        }
+    }
+
+    /// The text of a label or a tag. A number that is not whole is `other`: it would have a value per request.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]
+    pub fn label<'b>(&'b self, digits: &'b mut itoa::Buffer) -> Option<&'b str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Bool(is) => Some(if *is { "true" } else { "false" }),
+            Self::Number(number) if number.fract() == 0.0 && number.abs() < 1e15 => {
+                Some(digits.format(*number as i64))
+            }
+            Self::Number(_) => Some(OTHER),
+            Self::Null | Self::List(_) => None,
         }
     }
 
@@ -135,6 +152,21 @@ mod tests {
                 assert_eq!(value, expected, "{field:?}");
                 assert!(!matches!(value, Value::Text(Cow::Owned(_))), "{field:?} was copied");
             }
+        }
+    }
+
+    #[test]
+    fn a_label_is_a_text_a_truth_or_a_whole_number() {
+        for (value, expected) in [
+            (Value::Text("a".into()), Some("a")),
+            (Value::Bool(true), Some("true")),
+            (Value::Number(-429.0), Some("-429")),
+            (Value::Number(0.5), Some(OTHER)),
+            (Value::Number(1e15), Some(OTHER)),
+            (Value::List(3), None),
+            (Value::Null, None),
+        ] {
+            assert_eq!(value.label(&mut itoa::Buffer::new()), expected, "{value:?}");
         }
     }
 

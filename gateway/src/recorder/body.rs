@@ -13,6 +13,7 @@ use super::{
     exchange::{Captured, Kept},
     json::{self, Fields},
     marked_bytes::MarkedBytes,
+    sse::MARK,
 };
 use crate::{budget::Reservation, hex::hex};
 
@@ -134,14 +135,24 @@ pub(crate) fn read<T>(
 ) -> (Body, Option<T>) {
     let Some(opened) = open(captured, limit) else { return (undecoded(captured), None) };
     let bytes = opened.contiguous();
+    let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
     if !opened.is_whole() {
         let is_binary = is_binary(captured.content_type.as_deref());
         let shed = if is_binary { describe(captured) } else { opened.remains(captured) };
-        let fields = ends(bytes, opened.tail());
+        let mut fields = ends(bytes, opened.tail());
+        if let (None, Some(model)) = (fields.get("model"), &captured.model) {
+            fields.push(Cow::Borrowed("model"), Cow::Borrowed(model));
+        }
         return (shed, Some(then(&fields)));
     }
     let text = utf8(bytes);
     let (fields, end) = Fields::read(text);
+    if let Some(text) = end.as_ref().err().and_then(|_| json::finite(text))
+        && let (fields, Ok(())) = Fields::read(&text)
+        && std::str::from_utf8(bytes).is_ok()
+    {
+        return (Body::Json(one_line(&text)), Some(then(&fields)));
+    }
     let is_json = text.len() == bytes.len() && (end.is_ok() || is_other_json(captured, text));
     let body = match text {
         "" if captured.size == 0 => Body::Nothing,
@@ -342,6 +353,22 @@ pub(in crate::recorder) mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_and_numbers_of_python_are_no_part_of_json() {
+        for (bytes, expected) in [
+            ("\u{FEFF}{\"model\":\"m\"}", "{\"model\":\"m\"}"),
+            ("{\"model\":\"m\",\"x\":[NaN,-Infinity]}", "{\"model\":\"m\",\"x\":[null,null]}"),
+        ] {
+            let captured = captured("application/json", vec![piece(bytes, 0)]);
+            let (body, model) = read(&captured, 1 << 20, |fields| fields.text("model").map(Cow::into_owned));
+            assert_eq!(
+                (body, model.flatten().as_deref()),
+                (Body::Json(expected.into()), Some("m")),
+                "{bytes}"
+            );
+        }
+    }
+
+    #[test]
     fn json_is_carried_on_one_line() {
         let captured = captured("text/plain", vec![piece(" {\r\n \"a\": [1,\n2] }\n", 0)]);
         let Body::Json(json) = read_json(&captured, 1 << 20) else { panic!() };
@@ -412,6 +439,11 @@ pub(in crate::recorder) mod tests {
         assert_eq!(ends(json, "{", &format!(r#" \"usage\":{usage}}} \"usage\": "}}"#)), none);
         assert_eq!(ends(json, "{", &format!(r#"{{"inner":{{"usage":{usage}}},"x":1}}"#)), none);
         assert_eq!(ends(json, "{", &format!(r#""usage":{usage}"#)), none, "cut off");
+        let mut between = captured(json, Vec::new());
+        between.kept = Kept::Ends { head: marked(&[piece("{\"a\":\"", 0)]), tail: b"x\"}".to_vec() };
+        between.model = Some("\"m\"".to_owned());
+        let model = read(&between, 9, |fields| fields.text("model").map(Cow::into_owned)).1;
+        assert_eq!(model.flatten().as_deref(), Some("m"));
         let Body::Described(audio) = ends("audio/mpeg", "ID3", "zzz").0 else { panic!() };
         assert_eq!((audio.size, audio.sha256), (50 << 20, None));
     }

@@ -32,7 +32,7 @@ pub struct Capture {
     pub request: bool,
     /// Keep the answer's body; of a stream, the folded answer.
     pub response: bool,
-    /// Keep every chunk of a stream.
+    /// Keep every chunk of a stream. Of a stream that cannot be folded they are the answer, and are kept with it.
     pub streamed_data: bool,
     /// The most that a record carries of a request and of an answer, each; a larger one is left out whole and named. Of a
     /// stream the answer counts: its chunks go first, and it may pass in 16 times this size.

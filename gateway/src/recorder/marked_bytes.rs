@@ -87,6 +87,11 @@ impl MarkedBytes {
         &self.bytes
     }
 
+    /// Whether it is known when they passed.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.marks.is_some()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -20,9 +20,9 @@ pub(crate) struct Chunk<'a> {
     data: Cow<'a, str>,
     at: Option<Duration>,
     /// The data without numbers that JSON does not have, when it has such.
-    finite: OnceCell<String>,
+    finite: OnceCell<Box<str>>,
     /// The data without repeated keys, when it has such.
-    unique: OnceCell<String>,
+    unique: OnceCell<Box<str>>,
 }
 
 /// What one event brought.
@@ -130,11 +130,11 @@ impl<'a> Chunk<'a> {
     }
 
     fn unique(&'a self, data: &'a str) -> &'a str {
-        json::unique_keys(data).map_or(data, |text| self.unique.get_or_init(|| text))
+        json::unique_keys(data).map_or(data, |text| self.unique.get_or_init(|| text.into()))
     }
 
     fn finite(&'a self) -> Option<&'a str> {
-        let text = self.finite.get_or_init(|| json::finite(&self.data).unwrap_or_default());
+        let text = self.finite.get_or_init(|| json::finite(&self.data).unwrap_or_default().into());
         (!text.is_empty()).then_some(text)
     }
 }

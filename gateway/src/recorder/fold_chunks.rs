@@ -77,8 +77,6 @@ struct Trace<'e> {
     /// Merging the same again would do more than to join those strings.
     grows: bool,
     content: bool,
-    /// There was content in some chunk before this one.
-    spoke: bool,
     /// An object of the chunk had the same key twice.
     repeats: bool,
 }
@@ -114,7 +112,6 @@ impl<'e> Chunks<'e> {
                 }
             }
         }
-        self.trace.spoke |= seen.content;
         Some(seen)
     }
 
@@ -149,7 +146,6 @@ impl<'e> Chunks<'e> {
         holes.extend(self.trace.joined.iter().map(|(raw, text)| (*raw, Target::Text(*text))));
         let Trace { grows, content, repeats, .. } = self.trace;
         self.template = if grows || repeats { None } else { Template::new(data, holes) };
-        self.trace.spoke |= content;
         Ok(Seen { content, error, repeats })
     }
 }
@@ -287,6 +283,14 @@ impl<'e> Object<'e> {
         Some(&mut self.0[at].1)
     }
 
+    /// How a field of this object is merged. Without a delta beside it a message may well come in pieces.
+    fn kind_of(&self, key: &str, place: Place) -> Kind {
+        match Kind::of(key, place) {
+            Kind::SoFar if self.get("delta").is_none() => Kind::Last,
+            kind => kind,
+        }
+    }
+
     /// Merges one field whose value comes next in `map`.
     fn merge<A: MapAccess<'e>>(
         &mut self,
@@ -296,7 +300,7 @@ impl<'e> Object<'e> {
         map: &mut A,
         trace: &mut Trace<'e>,
     ) -> Result<(), A::Error> {
-        let kind = Kind::of(&key, place);
+        let kind = self.kind_of(&key, place);
         let Some(slot) = self.slot(key, cursor, trace) else {
             return map.next_value::<IgnoredAny>().map(|_| ());
         };
@@ -323,7 +327,7 @@ impl<'e> Object<'e> {
         place: Place,
         trace: &mut Trace<'e>,
     ) {
-        let kind = Kind::of(&key, place);
+        let kind = self.kind_of(&key, place);
         let Some(slot) = self.slot(key, cursor, trace) else { return };
         if kind.is_nested() {
             // The value is well-formed; what cannot be merged all the same is left out of the fold.
@@ -474,7 +478,6 @@ impl<'e> Value<'e> {
             (_, Some(b'n')) => {}
             (Kind::SoFar, _) => {
                 trace.grows = true;
-                trace.content |= !trace.spoke && has_content(raw);
                 *self = Self::Raw(raw);
             }
             (Kind::Calls, first) => {
@@ -507,6 +510,8 @@ impl<'e> Value<'e> {
             _ => false,
         };
         if !merges {
+            // The same again would be merged with it.
+            trace.grows |= place.region == Region::Choice;
             *self = Self::Raw(raw);
             return;
         }
@@ -541,14 +546,6 @@ impl<'e> Value<'e> {
             }
         }
     }
-}
-
-/// Whether a message has any text.
-fn has_content(message: &str) -> bool {
-    let mut found = false;
-    // It was read as part of its chunk.
-    let _ = each_field(message, |key, raw| found |= JOINED.contains(&key.as_ref()) && !json::is_nothing(raw));
-    found
 }
 
 /// Merges the object that is read into `object`.
@@ -860,15 +857,11 @@ mod tests {
     }
 
     #[test]
-    fn a_message_beside_the_delta_is_the_last_one() {
+    fn a_message_beside_the_delta_is_the_last_one_and_one_alone_comes_in_pieces() {
         let chunk = |delta: &str, message: &str| json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": message}, "delta": {"content": delta}}]});
         check(&[chunk("a", "a"), chunk("b", "ab"), chunk("c", "abc")], &chunk("abc", "abc"));
-        let message =
-            |text: &str| json!({"choices": [{"index": 0, "message": {"content": text}}]}).to_string();
-        let (silent, spoken) = (message(""), message("a"));
-        let mut fold = Box::<Chunks<'_>>::default();
-        assert!(!fold.take(&silent).unwrap().content);
-        assert!(fold.take(&spoken).unwrap().content);
+        let message = |text: &str| json!({"choices": [{"index": 0, "message": {"content": text}}]});
+        check(&[message("a"), message("a"), message("b")], &message("aab"));
     }
 
     #[test]
@@ -1051,6 +1044,7 @@ mod tests {
                 2 => json!({"id": nonce, "object": nonce, "created": index, "choices": [choice]}),
                 3 => {
                     choice["message"] = json!({"content": text});
+                    choice["other"] = json!({"text": text});
                     json!({"id": "c", "choices": [choice]})
                 }
                 _ => json!({"id": "c", "choices": [choice], "usage": {"n": index}, "logprobs": {"content": [text]}}),

@@ -142,7 +142,8 @@ async fn half_an_answer_is_an_error() {
             incomplete("none"),
         ),
         Case::stream("nothing at all", ": wait\n\n", incomplete("none")),
-        Case::stream("responses", events(&[created.clone()]), incomplete("partial")).on(RESPONSES),
+        Case::stream("responses", events(std::slice::from_ref(&created)), incomplete("partial"))
+            .on(RESPONSES),
         Case::stream("whole responses", events(&[created, completed]), good()).on(RESPONSES),
         Case::stream("only [DONE]", events(&[text("a"), second]) + DONE, good()),
         Case::stream("no [DONE]", events(&[text("a"), end("stop"), usage()]), good()),

@@ -27,7 +27,7 @@ impl Draft {
         let failed = answered.error.is_some() || unfinished;
         // Clients have all of a stream at its last event; many hang up there. What becomes of the connection after it is
         // no part of the answer.
-        let served = answered.closed && !failed && !refused;
+        let served = answered.closed && !failed;
         let end_reason = match &exchange.end {
             EndReason::Complete | EndReason::ClientDisconnect if answered.is_streaming && failed => {
                 EndReason::ProviderError

@@ -3,10 +3,10 @@
 use plugin_api::EndReason;
 use serde_json::{Value, json};
 
-use super::golden::{captured, exchange, piece, settings, value};
+use super::golden::{captured, exchange, marked, piece, settings, value};
 use crate::recorder::{
     assemble::{Settings, assemble},
-    exchange::Exchange,
+    exchange::{Exchange, Kept},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -117,6 +117,32 @@ fn a_stream_that_did_not_pass_whole_is_not_called_incomplete() {
     );
     assert_eq!(broken(EndReason::Timeout, 200), json!(["error", "timeout", null, "partial"]));
     assert_eq!(broken(EndReason::Complete, 500)[2], json!(null));
+}
+
+#[test]
+fn of_a_stream_that_is_kept_in_part_the_end_decides_where_it_is_there() {
+    let outcome_of = |path: &str, head: &str, tail: &str| {
+        let mut exchange = streamed(path, "");
+        exchange.response.size = 50 << 20;
+        exchange.response.kept =
+            Kept::Ends { head: marked(&[piece(head, 0)]), tail: tail.as_bytes().to_vec() };
+        outcome(exchange)
+    };
+    let (head, cut) = (events(&[text("a")]), "half of an event\n\n");
+    let created = events(&[json!({"type": "response.created", "response": {"id": "r"}})]);
+    let [half, good] =
+        [["error", "provider_error", "stream_incomplete"], ["success", "complete", ""]].map(|expected| {
+            let named = |text: &&str| if text.is_empty() { Value::Null } else { json!(text) };
+            Value::from_iter(expected.iter().map(named).chain([json!("none")]))
+        });
+    let with = |events_after: &[Value]| cut.to_owned() + &events(events_after);
+    assert_eq!(outcome_of(CHAT, &head, &with(&[text("b")])), half);
+    assert_eq!(outcome_of(CHAT, &head, &with(&[text("b"), end("stop")])), good);
+    assert_eq!(outcome_of(CHAT, &head, &with(&[text("b"), done()])), good);
+    let delta = json!({"type": "response.output_text.delta", "delta": "a"});
+    assert_eq!(outcome_of(RESPONSES, &created, &with(&[delta])), half);
+    // The last event has the whole answer, and may be longer than what is kept of the end.
+    assert_eq!(outcome_of(RESPONSES, &created, "the end of response.completed\n\n"), good);
 }
 
 #[test]
@@ -279,7 +305,7 @@ fn where_times_are_not_known_there_is_no_time_to_first_token() {
     let stream = events(&[text("a"), end("stop")]);
     let mut bytes = crate::recorder::MarkedBytes::new(crate::budget::Reservation::default());
     bytes.push(stream.as_bytes(), std::time::Duration::ZERO, None).unwrap();
-    unlabelled.response.kept = crate::recorder::Kept::Whole(bytes);
+    unlabelled.response.kept = Kept::Whole(bytes);
     let (metrics, _) = record(unlabelled);
     assert_eq!(facts(&metrics, &["is_streaming", "ttft", "status"]), json!([true, null, "success"]));
 }

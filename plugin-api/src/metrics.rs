@@ -321,7 +321,8 @@ wire_enum! {
         Complete = "complete",
         /// The client went away first.
         ClientDisconnect = "client_disconnect",
-        /// The provider broke off, could not be reached, or sent an error inside a stream.
+        /// The provider broke off, could not be reached, sent an error inside a stream, or ended one before its answer was
+        /// whole.
         ProviderError = "provider_error",
         /// A time limit of the gateway passed.
         Timeout = "timeout",

@@ -8,9 +8,12 @@ use std::{mem, sync::Arc, time::Duration};
 
 use http::{HeaderMap, header};
 
+use super::model_scan::ModelScan;
 use crate::{
     budget::{Budget, Reservation},
-    recorder::{self, Captured, END_BYTES, Kept, MAX_ID_BYTES, MarkedBytes, STREAM_FACTOR},
+    recorder::{
+        self, Captured, END_BYTES, Kept, MAX_ID_BYTES, MarkedBytes, STREAM_FACTOR, sse::begins_like_events,
+    },
 };
 
 /// What the ends of bodies may take beyond the limit of the budget, so that a record keeps its model and its usage when
@@ -34,6 +37,11 @@ pub(crate) struct Capture {
     cap: Cap,
     /// The length that was announced.
     expected: Option<usize>,
+    /// It may turn out to be a stream of events that is not said to be one.
+    may_be_stream: bool,
+    /// Reads on when both ends of the body may not have its model. None before there is need, and after it is known that
+    /// there is none.
+    model: Option<Box<ModelScan>>,
     budget: Arc<Budget>,
 }
 
@@ -79,6 +87,8 @@ impl Capture {
             captured: Captured::default(),
             cap: Cap { content: settings.max_body_bytes, lines: None },
             expected: None,
+            may_be_stream: false,
+            model: None,
             budget: settings.budget.clone(),
         }
     }
@@ -100,9 +110,14 @@ impl Capture {
     /// The same of an answer, of which the times matter when it is a stream.
     pub(crate) fn describe_answer(&mut self, headers: &HeaderMap) {
         self.describe(headers);
-        if !self.captured.is_event_stream() {
-            return;
+        if self.captured.is_event_stream() {
+            self.keep_as_stream();
+        } else {
+            self.may_be_stream = true;
         }
+    }
+
+    fn keep_as_stream(&mut self) {
         self.cap.lines = self.captured.content_encoding.is_none().then_some(0);
         if let Keeping::Whole(bytes) = &mut self.keeping
             && bytes.is_empty()
@@ -116,7 +131,11 @@ impl Capture {
             return;
         }
         self.captured.first_byte.get_or_insert(at);
+        if mem::take(&mut self.may_be_stream) && begins_like_events(bytes) {
+            self.keep_as_stream();
+        }
         self.captured.size += bytes.len() as u64;
+        self.look_for_model(bytes);
         match &mut self.keeping {
             Keeping::Nothing | Keeping::Shed => {}
             Keeping::Whole(kept) => {
@@ -162,7 +181,32 @@ impl Capture {
             Keeping::Ends { head, tail } => Kept::Ends { head, tail },
             Keeping::Shed => Kept::Shed,
         };
-        Captured { kept, ..mem::take(&mut self.captured) }
+        let model = self.model.take().filter(|_| matches!(kept, Kept::Ends { .. }));
+        let model = model.and_then(|scan| scan.into_model());
+        Captured { kept, model, ..mem::take(&mut self.captured) }
+    }
+
+    /// Of a body that may become too large, from the moment on when its start alone is longer than what is kept of it.
+    fn look_for_model(&mut self, bytes: &[u8]) {
+        if let Some(scan) = &mut self.model {
+            scan.push(bytes);
+            return;
+        }
+        let before = self.captured.size - bytes.len() as u64;
+        let begins = before <= END_BYTES as u64 && self.captured.size > END_BYTES as u64;
+        let may_be_too_large = self.expected.is_none_or(|expected| expected as u64 > self.cap.content);
+        if !begins
+            || !may_be_too_large
+            || self.captured.content_encoding.is_some()
+            || self.cap.lines.is_some()
+        {
+            return;
+        }
+        let (Keeping::Whole(kept) | Keeping::Ends { head: kept, .. }) = &self.keeping else { return };
+        let mut scan = Box::<ModelScan>::default();
+        scan.push(kept.as_slice());
+        scan.push(bytes);
+        self.model = Some(scan);
     }
 
     /// Copies the ends out of what was kept and of `more`, and frees the rest.
@@ -301,6 +345,49 @@ mod tests {
         assert!(matches!(capture.keeping, Keeping::Whole(_)));
         capture.push(b"\n", Duration::ZERO);
         assert!(matches!(capture.keeping, Keeping::Ends { .. }), "framing has a bound as well");
+    }
+
+    #[test]
+    fn a_stream_that_is_not_said_to_be_one_is_kept_as_one() {
+        for (content_type, first, is_timed) in [
+            ("application/json", "data: {}\n\n", true),
+            ("text/plain", ": ping\n\n", true),
+            ("application/json", "{\"data\": 1}", false),
+        ] {
+            let settings = settings(500, 10_000_000);
+            let mut capture = Capture::new(&settings);
+            let content_type = HeaderValue::from_static(content_type);
+            capture.describe_answer(&HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]));
+            (0..100).for_each(|at| capture.push(first.as_bytes(), Duration::from_millis(at)));
+            let Kept::Whole(bytes) = capture.take().kept else {
+                assert!(!is_timed, "framing counted as content");
+                continue;
+            };
+            assert_eq!((bytes.is_timed(), bytes.pieces().count()), (is_timed, 100), "{first}");
+        }
+    }
+
+    #[test]
+    fn the_model_of_a_large_body_is_known_wherever_it_stands() {
+        let filling = |bytes: usize| format!("{{\"text\":\"{}\"}}", "x".repeat(bytes));
+        let body = format!(
+            r#"{{"a":{},"model":"m","b":{},"c":{}}}"#,
+            filling(30_000),
+            filling(30_000),
+            filling(90_000)
+        );
+        for expected in [None, Some(body.len())] {
+            for (cap, step, is_known) in
+                [(50_000, 1000, true), (50_000, 150_000, true), (200_000, 1000, false)]
+            {
+                let mut capture = Capture::new(&settings(cap, 1 << 30));
+                let length = expected.map(|length| (header::CONTENT_LENGTH, HeaderValue::from(length)));
+                capture.describe(&HeaderMap::from_iter(length));
+                body.as_bytes().chunks(step).for_each(|bytes| capture.push(bytes, Duration::ZERO));
+                let model = capture.take().model;
+                assert_eq!(model.as_deref(), is_known.then_some("\"m\""), "{expected:?}, {cap} by {step}");
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `observer` | one request under way; its end makes the record |
-//! | `body`, `capture` | bytes pass untouched, a bounded copy is kept |
+//! | `body`, `capture`, `model_scan` | bytes pass untouched, a bounded copy is kept |
 //! | `path`, `framing` | what is refused, since servers read it in different ways |
 //! | `headers`, `strip`, `trace` | what is taken off, read and put on |
 //! | `own`, `cors` | what the gateway answers itself, and to which pages |
@@ -19,6 +19,7 @@ pub(crate) mod cors;
 mod error;
 mod framing;
 mod headers;
+mod model_scan;
 mod observer;
 pub(crate) mod own;
 mod path;

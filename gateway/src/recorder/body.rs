@@ -14,6 +14,7 @@ use super::{
     json::{self, Fields},
     marked_bytes::MarkedBytes,
     multipart::{self, Form},
+    sse::MARK,
 };
 use crate::{budget::Reservation, hex::hex};
 
@@ -152,14 +153,24 @@ pub(crate) fn read<T>(
         let then = then(&fields);
         return (form_body(captured, form, limit), Some(then));
     }
+    let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
     if !opened.is_whole() {
         let is_binary = is_binary(captured.content_type.as_deref());
         let shed = if is_binary { describe(captured) } else { opened.remains(captured) };
-        let fields = ends(bytes, opened.tail());
+        let mut fields = ends(bytes, opened.tail());
+        if let (None, Some(model)) = (fields.get("model"), &captured.model) {
+            fields.push(Cow::Borrowed("model"), Cow::Borrowed(model));
+        }
         return (shed, Some(then(&fields)));
     }
     let text = utf8(bytes);
     let (fields, end) = Fields::read(text);
+    if let Some(text) = end.as_ref().err().and_then(|_| json::finite(text))
+        && let (fields, Ok(())) = Fields::read(&text)
+        && std::str::from_utf8(bytes).is_ok()
+    {
+        return (Body::Json(one_line(&text)), Some(then(&fields)));
+    }
     let is_json = text.len() == bytes.len() && (end.is_ok() || is_other_json(captured, text));
     let body = match text {
         "" if captured.size == 0 => Body::Nothing,
@@ -392,6 +403,22 @@ pub(in crate::recorder) mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_and_numbers_of_python_are_no_part_of_json() {
+        for (bytes, expected) in [
+            ("\u{FEFF}{\"model\":\"m\"}", "{\"model\":\"m\"}"),
+            ("{\"model\":\"m\",\"x\":[NaN,-Infinity]}", "{\"model\":\"m\",\"x\":[null,null]}"),
+        ] {
+            let captured = captured("application/json", vec![piece(bytes, 0)]);
+            let (body, model) = read(&captured, 1 << 20, |fields| fields.text("model").map(Cow::into_owned));
+            assert_eq!(
+                (body, model.flatten().as_deref()),
+                (Body::Json(expected.into()), Some("m")),
+                "{bytes}"
+            );
+        }
+    }
+
+    #[test]
     fn a_form_is_carried_as_its_fields_and_one_without_its_middle_is_named_as_shed() {
         let form = "--b\r\nContent-Disposition: form-data; name=model\r\n\r\nwhisper-1\r\n\
             --b\r\nContent-Disposition: form-data; name=file; filename=a.mp3\r\n\r\nID3\r\n--b--\r\n";
@@ -492,6 +519,11 @@ pub(in crate::recorder) mod tests {
         assert_eq!(ends(json, "{", &format!(r#" \"usage\":{usage}}} \"usage\": "}}"#)), none);
         assert_eq!(ends(json, "{", &format!(r#"{{"inner":{{"usage":{usage}}},"x":1}}"#)), none);
         assert_eq!(ends(json, "{", &format!(r#""usage":{usage}"#)), none, "cut off");
+        let mut between = captured(json, Vec::new());
+        between.kept = Kept::Ends { head: marked(&[piece("{\"a\":\"", 0)]), tail: b"x\"}".to_vec() };
+        between.model = Some("\"m\"".to_owned());
+        let model = read(&between, 9, |fields| fields.text("model").map(Cow::into_owned)).1;
+        assert_eq!(model.flatten().as_deref(), Some("m"));
         let Body::Described(audio) = ends("audio/mpeg", "ID3", "zzz").0 else { panic!() };
         assert_eq!((audio.size, audio.sha256), (50 << 20, None));
     }

@@ -32,7 +32,7 @@ pub struct Capture {
     pub request: bool,
     /// Keep the answer's body; of a stream, the folded answer.
     pub response: bool,
-    /// Keep every chunk of a stream.
+    /// Keep every chunk of a stream. Of a stream that cannot be folded they are the answer, and are kept with it.
     pub streamed_data: bool,
     /// Keep when each of these chunks came, as `streamed_data_ms`.
     pub chunk_times: bool,

@@ -116,6 +116,8 @@ pub struct Captured {
     pub complete: bool,
     /// What was kept.
     pub kept: Kept,
+    /// `model` of a JSON object of which only the ends were kept, as it was written.
+    pub model: Option<String>,
 }
 
 /// The kept bytes of a body, with their share of the memory for bodies.
@@ -193,6 +195,8 @@ impl Exchange {
             &request.content_encoding,
             &response.content_type,
             &response.content_encoding,
+            &request.model,
+            &response.model,
         ];
         let texts = texts.into_iter().flatten().map(String::capacity).sum::<usize>()
             + self.credential.as_ref().map_or(0, |credential| credential.expose().len());

@@ -5,21 +5,28 @@
 //!
 //! - On the top level the last value that is not `null` stays. Objects are merged (`x_groq` brings an id first and the
 //!   usage last), with the same rule for their fields.
-//! - `choices` and `tool_calls` are matched by their `index`.
+//! - `choices` are matched by their `index`, `tool_calls` as [`calls`] says.
 //! - Inside of a choice, objects are merged and arrays joined (`logprobs`). Of strings, those that are documented to
 //!   come in pieces are joined (see [`JOINED`]); of any other scalar the last that is not `null` stays.
+//! - Content that comes as a list of parts is one list, and so is content of which only some is (see [`Part`]).
+//! - A `message` beside the `delta` is all that came so far: the last one stays.
+//! - An empty string that is not joined says nothing, and replaces nothing.
 //! - A field whose type changes starts anew with the new type.
 //!
 //! Strings are joined as they are written, escapes and all: an emoji whose two surrogate escapes came in two chunks is
 //! whole again.
+
+mod calls;
+mod parts;
 
 use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use self::parts::Part;
 use super::{
-    fold::{Answer, Fold, Seen},
+    fold::{Answer, Fold, Seen, is_error},
     json::{self, Fields, Key, each_field, inside_array, inside_string},
     template::Template,
 };
@@ -55,6 +62,10 @@ pub(crate) struct Chunks<'e> {
     values: Vec<(&'e str, Target)>,
     /// The fields of the chunk at hand: nothing is merged before all of it has been read.
     fields: Vec<(Cow<'e, str>, &'e str)>,
+    /// Any chunk came.
+    began: bool,
+    /// `[DONE]` came.
+    done: bool,
 }
 
 /// Joined strings, and what the merge of one chunk did.
@@ -66,6 +77,8 @@ struct Trace<'e> {
     /// Merging the same again would do more than to join those strings.
     grows: bool,
     content: bool,
+    /// An object of the chunk had the same key twice.
+    repeats: bool,
 }
 
 /// Where the value of a template's hole goes.
@@ -86,7 +99,12 @@ impl<'e> Chunks<'e> {
         let mut seen = Seen::default();
         for (value, target) in self.values.drain(..) {
             match target {
-                Target::Field(at) => self.answer.0[at].1 = Value::Raw(value),
+                Target::Field(at) => {
+                    let (key, slot) = &mut self.answer.0[at];
+                    if !is_absent(key, value) {
+                        *slot = Value::Raw(value);
+                    }
+                }
                 Target::Text(at) => {
                     let more = inside_string(value).unwrap_or_default();
                     seen.content |= !more.is_empty();
@@ -100,27 +118,35 @@ impl<'e> Chunks<'e> {
     fn take_any(&mut self, data: &'e str) -> Result<Seen, serde_json::Error> {
         self.fields.clear();
         each_field(data, |key, raw| self.fields.push((key, raw)))?;
-        let Trace { joined, grows, content, .. } = &mut self.trace;
-        (*grows, *content) = (false, false);
-        joined.clear();
-        let mut holes = Vec::new();
-        let mut hint = 0;
+        if is_ping(&self.fields) {
+            return Ok(Seen::default());
+        }
+        self.began = true;
+        self.trace.begin_chunk();
+        let (mut holes, mut cursor, mut error) = (Vec::new(), Cursor::default(), false);
         for (key, raw) in self.fields.drain(..) {
             if Kind::of(&key, Place::CHUNK) != Kind::Last {
-                self.answer.merge_raw(key, raw, Place::CHUNK, &mut self.trace);
-                hint += 1;
+                self.answer.merge_raw(key, raw, &mut cursor, Place::CHUNK, &mut self.trace);
                 continue;
             }
-            let Some(slot) = self.answer.slot(key, &mut hint) else { continue };
+            error |= is_error(&key, raw);
+            let tells_kind = matches!(key.as_ref(), "error" | "object" | "type");
+            let says_nothing = is_absent(&key, raw);
+            let Some(slot) = self.answer.slot(key, &mut cursor, &mut self.trace) else { continue };
             let changes = matches!(slot, Value::Raw(before) if *before != "null" && *before != raw);
-            slot.absorb(raw, Kind::Last, Place::CHUNK, &mut self.trace);
+            // Where events of another kind come between, each is looked at.
+            self.trace.grows |= tells_kind && (changes || error);
+            if !(says_nothing && slot.is_known()) {
+                slot.absorb(raw, Kind::Last, Place::CHUNK, &mut self.trace);
+            }
             if changes && !raw.starts_with(['{', '[']) {
-                holes.push((raw, Target::Field(hint - 1)));
+                holes.push((raw, Target::Field(cursor.hint - 1)));
             }
         }
         holes.extend(self.trace.joined.iter().map(|(raw, text)| (*raw, Target::Text(*text))));
-        self.template = if self.trace.grows { None } else { Template::new(data, holes) };
-        Ok(Seen { content: self.trace.content })
+        let Trace { grows, content, repeats, .. } = self.trace;
+        self.template = if grows || repeats { None } else { Template::new(data, holes) };
+        Ok(Seen { content, error, repeats })
     }
 }
 
@@ -132,14 +158,21 @@ impl<'e> Fold<'e> for Chunks<'e> {
         }
     }
 
+    fn done(&mut self) {
+        self.done = true;
+    }
+
     fn finish(self: Box<Self>) -> Answer<'e> {
-        let Self { answer, trace: Trace { texts, .. }, .. } = *self;
-        let finished = answer.choices().is_some_and(|choices| {
+        let Self { answer, trace: Trace { texts, .. }, began, done, .. } = *self;
+        let choices = answer.choices();
+        let finished = choices.is_some_and(|choices| {
             !choices.is_empty() && choices.iter().all(|(_, choice)| choice.has("finish_reason"))
         });
         let finish_reasons = answer.of_choices("finish_reason");
         // Moonshot's usage stands in a choice.
         let usage = answer.of_choices("usage").pop().filter(|_| !answer.has("usage"));
+        // What has no choices is of another form.
+        let is_open = !finished && !done && (choices.is_some() || !began);
         let size: usize = texts.iter().map(String::len).sum();
         let mut head = String::with_capacity(size + 512);
         answer.write(&mut head, &texts);
@@ -148,8 +181,19 @@ impl<'e> Fold<'e> for Chunks<'e> {
         if let Some(usage) = usage {
             fields.push(Cow::Borrowed("usage"), Cow::Borrowed(usage));
         }
-        Answer { head, finished, fields, finish_reasons, ..Answer::default() }
+        Answer { head, finished, closed: done, is_open, fields, finish_reasons }
     }
+}
+
+/// Whether a field of a chunk says nothing: an empty string, and no time. Azure's asynchronous filter sends such chunks.
+fn is_absent(key: &str, raw: &str) -> bool {
+    raw == "\"\"" || (raw == "0" && key == "created")
+}
+
+/// An event that only keeps the connection alive.
+fn is_ping(fields: &[(Cow<'_, str>, &str)]) -> bool {
+    let is_ping = |(key, raw): &(Cow<'_, str>, &str)| key == "type" && *raw == "\"ping\"";
+    fields.iter().any(is_ping) && !fields.iter().any(|(key, _)| key == "choices")
 }
 
 /// Where an object stands decides how its fields are merged.
@@ -167,6 +211,8 @@ enum Region {
     Beside,
     /// A choice, and everything inside of it.
     Choice,
+    /// `logprobs` of a choice, whose `content` and `text` are no content.
+    Logprobs,
 }
 
 impl Place {
@@ -174,8 +220,14 @@ impl Place {
 
     /// The place of an object that is a field here.
     fn inner(self) -> Self {
-        let region = if self.region == Region::Choice { Region::Choice } else { Region::Beside };
+        let region = if self.region == Region::Chunk { Region::Beside } else { self.region };
         Self { region, depth: self.depth + 1 }
+    }
+
+    /// The place of the object that is this field here.
+    fn of_field(self, kind: Kind) -> Self {
+        let inner = self.inner();
+        if kind == Kind::Logprobs { Self { region: Region::Logprobs, ..inner } } else { inner }
     }
 
     /// The place of an object in an indexed list that is a field here.
@@ -196,20 +248,39 @@ enum Value<'e> {
     Text(usize),
     /// Joined arrays, without the brackets.
     List(String),
+    /// Content of which at least some came as a list.
+    Parts(Vec<Part<'e>>),
     Object(Object<'e>),
     /// Objects by their `index`.
     Indexed(Vec<(u64, Object<'e>)>),
 }
 
+/// Where an object's next field probably is, and which have come. Chunks of one stream repeat their fields in the same
+/// order.
+#[derive(Debug, Default)]
+struct Cursor {
+    hint: usize,
+    /// A bit for each of the first fields.
+    seen: u128,
+}
+
 impl<'e> Object<'e> {
-    /// The field's place. Chunks of one stream repeat their fields in the same order, so `hint` finds most at once.
-    fn slot(&mut self, key: Cow<'e, str>, hint: &mut usize) -> Option<&mut Value<'e>> {
+    /// The field's place.
+    fn slot(
+        &mut self,
+        key: Cow<'e, str>,
+        cursor: &mut Cursor,
+        trace: &mut Trace<'e>,
+    ) -> Option<&mut Value<'e>> {
         let fields = &self.0;
-        let at = match fields.get(*hint) {
-            Some((name, _)) if *name == key => *hint,
+        let at = match fields.get(cursor.hint) {
+            Some((name, _)) if *name == key => cursor.hint,
             _ => fields.iter().position(|(name, _)| *name == key).unwrap_or(fields.len()),
         };
-        *hint = at + 1;
+        cursor.hint = at + 1;
+        let bit = 1_u128.checked_shl(u32::try_from(at).unwrap_or(u32::MAX)).unwrap_or(0);
+        trace.repeats |= cursor.seen & bit != 0;
+        cursor.seen |= bit;
         if at == self.0.len() {
             if at >= MAX_FIELDS {
                 return None;
@@ -219,27 +290,33 @@ impl<'e> Object<'e> {
         Some(&mut self.0[at].1)
     }
 
+    /// How a field of this object is merged. Without a delta beside it a message may well come in pieces.
+    fn kind_of(&self, key: &str, place: Place) -> Kind {
+        match Kind::of(key, place) {
+            Kind::SoFar if self.get("delta").is_none() => Kind::Last,
+            kind => kind,
+        }
+    }
+
     /// Merges one field whose value comes next in `map`.
     fn merge<A: MapAccess<'e>>(
         &mut self,
         Key(key): Key<'e>,
-        hint: &mut usize,
+        cursor: &mut Cursor,
         place: Place,
         map: &mut A,
         trace: &mut Trace<'e>,
     ) -> Result<(), A::Error> {
-        let kind = Kind::of(&key, place);
-        let Some(slot) = self.slot(key, hint) else {
+        let kind = self.kind_of(&key, place);
+        let Some(slot) = self.slot(key, cursor, trace) else {
             return map.next_value::<IgnoredAny>().map(|_| ());
         };
-        match kind {
-            Kind::Indexed | Kind::Object => map.next_value_seed(IntoSlot { slot, kind, place, trace }),
-            Kind::Joined | Kind::Name | Kind::Last => {
-                let raw = map.next_value::<&RawValue>()?.get();
-                slot.absorb(raw, kind, place, trace);
-                Ok(())
-            }
+        if kind.is_nested() {
+            return map.next_value_seed(IntoSlot { slot, kind, place, trace });
         }
+        let raw = map.next_value::<&RawValue>()?.get();
+        slot.absorb(raw, kind, place, trace);
+        Ok(())
     }
 
     /// Merges the fields of an object that is well-formed; what cannot be merged all the same is left out of the fold.
@@ -249,10 +326,17 @@ impl<'e> Object<'e> {
     }
 
     /// Merges one field that was read before.
-    fn merge_raw(&mut self, key: Cow<'e, str>, raw: &'e str, place: Place, trace: &mut Trace<'e>) {
-        let kind = Kind::of(&key, place);
-        let Some(slot) = self.slot(key, &mut 0) else { return };
-        if matches!(kind, Kind::Indexed | Kind::Object) {
+    fn merge_raw(
+        &mut self,
+        key: Cow<'e, str>,
+        raw: &'e str,
+        cursor: &mut Cursor,
+        place: Place,
+        trace: &mut Trace<'e>,
+    ) {
+        let kind = self.kind_of(&key, place);
+        let Some(slot) = self.slot(key, cursor, trace) else { return };
+        if kind.is_nested() {
             // The value is well-formed; what cannot be merged all the same is left out of the fold.
             let mut deserializer = serde_json::Deserializer::from_str(raw);
             let _ = IntoSlot { slot, kind, place, trace }.deserialize(&mut deserializer);
@@ -261,15 +345,29 @@ impl<'e> Object<'e> {
         }
     }
 
+    fn get(&self, name: &str) -> Option<&Value<'e>> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// A value, and not an empty one.
     fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(key, value)| key == name && !matches!(value, Value::Raw("null")))
+        self.get(name).is_some_and(|value| !matches!(value, Value::Raw("null" | "\"\"")))
+    }
+
+    /// As a choice: whether it says that it failed.
+    fn failed(&self) -> bool {
+        matches!(self.get("finish_reason"), Some(Value::Raw("\"error\"")))
+            || match self.get("error") {
+                Some(Value::Raw(error)) => !json::is_nothing(error),
+                error => error.is_some(),
+            }
     }
 
     fn choices(&self) -> Option<&[(u64, Object<'e>)]> {
-        self.0.iter().find_map(|(key, value)| match value {
-            Value::Indexed(choices) if key == "choices" => Some(choices.as_slice()),
+        match self.get("choices")? {
+            Value::Indexed(choices) => Some(choices),
             _ => None,
-        })
+        }
     }
 
     /// That field of every choice that has it, by the index of the choices.
@@ -297,12 +395,13 @@ impl<'e> Object<'e> {
         out.push('}');
     }
 
+    /// Of the choices only those that failed are worth reading again.
     fn into_fields(self, texts: &[String]) -> Fields<'e> {
         let mut fields = Fields::default();
         for (key, value) in self.0 {
             match value {
                 Value::Raw(raw) => fields.push(key, Cow::Borrowed(raw)),
-                Value::Indexed(_) => {}
+                Value::Indexed(list) if !list.iter().any(|(_, choice)| choice.failed()) => {}
                 value => {
                     let mut raw = String::new();
                     value.write(&mut raw, texts);
@@ -317,12 +416,16 @@ impl<'e> Object<'e> {
 /// How a field is merged, by its name and place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Indexed,
+    Choices,
+    Calls,
     Object,
+    Logprobs,
     /// A string that comes in pieces.
     Joined,
     /// A string that comes in pieces, and that some servers repeat whole.
     Name,
+    /// All that came so far, whatever it is.
+    SoFar,
     Last,
 }
 
@@ -330,45 +433,82 @@ impl Kind {
     fn of(key: &str, place: Place) -> Self {
         match (place.region, key) {
             _ if place.depth >= MAX_DEPTH => Self::Last,
-            (Region::Chunk, "choices") | (Region::Choice, "tool_calls") => Self::Indexed,
-            (Region::Choice, "delta" | "logprobs" | "function" | "function_call" | "custom" | "audio") => {
-                Self::Object
-            }
+            (Region::Chunk, "choices") => Self::Choices,
+            (Region::Choice, "tool_calls") => Self::Calls,
+            (Region::Choice, "logprobs") => Self::Logprobs,
+            (Region::Choice, "delta" | "function" | "function_call" | "custom" | "audio") => Self::Object,
             (Region::Choice, "name") => Self::Name,
+            (Region::Choice, "message") if place.depth == Place::CHUNK.element().depth => Self::SoFar,
             (Region::Choice, key) if JOINED.contains(&key) => Self::Joined,
-            (Region::Chunk | Region::Beside | Region::Choice, _) => Self::Last,
+            (Region::Chunk | Region::Beside | Region::Choice | Region::Logprobs, _) => Self::Last,
         }
+    }
+
+    /// Merged while it is read.
+    fn is_nested(self) -> bool {
+        matches!(self, Self::Choices | Self::Object | Self::Logprobs)
     }
 }
 
 impl<'e> Trace<'e> {
+    fn begin_chunk(&mut self) {
+        (self.grows, self.content, self.repeats) = (false, false, false);
+        self.joined.clear();
+    }
+
+    fn new_text(&mut self) -> usize {
+        self.texts.push(String::new());
+        self.texts.len() - 1
+    }
+
     fn join(&mut self, slot: &mut Value<'e>, raw: &'e str, is_name: bool) {
-        let more = inside_string(raw).unwrap_or_default();
-        self.content |= !more.is_empty();
         self.grows |= is_name;
         let text = match slot {
             Value::Text(text) => *text,
+            Value::Parts(parts) => return self.join_part(parts, raw),
             _ => {
-                self.texts.push(String::new());
-                *slot = Value::Text(self.texts.len() - 1);
-                self.texts.len() - 1
+                let text = self.new_text();
+                *slot = Value::Text(text);
+                text
             }
         };
-        if !(is_name && self.texts[text] == more) {
-            self.texts[text].push_str(more);
+        if is_name && Some(self.texts[text].as_str()) == inside_string(raw) {
+            self.joined.push((raw, text));
+        } else {
+            self.extend(text, raw);
         }
+    }
+
+    /// Joins a string to a text.
+    fn extend(&mut self, text: usize, raw: &'e str) {
+        let more = inside_string(raw).unwrap_or_default();
+        self.content |= !more.is_empty();
+        self.texts[text].push_str(more);
         self.joined.push((raw, text));
     }
 }
 
 impl<'e> Value<'e> {
+    fn is_known(&self) -> bool {
+        !matches!(self, Self::Raw("null"))
+    }
+
     fn absorb(&mut self, raw: &'e str, kind: Kind, place: Place, trace: &mut Trace<'e>) {
-        match raw.as_bytes().first() {
-            Some(b'n') => {}
-            Some(b'"') if matches!(kind, Kind::Joined | Kind::Name) => {
-                trace.join(self, raw, kind == Kind::Name);
+        match (kind, raw.as_bytes().first()) {
+            (_, Some(b'n')) => {}
+            (Kind::SoFar, _) => {
+                trace.grows = true;
+                *self = Self::Raw(raw);
             }
-            Some(b'[') if place.region == Region::Choice => {
+            (Kind::Calls, first) => {
+                if first == Some(&b'[') {
+                    self.absorb_calls(raw, place, trace);
+                }
+            }
+            (Kind::Joined | Kind::Name, Some(b'"')) => trace.join(self, raw, kind == Kind::Name),
+            (Kind::Joined, Some(b'[')) => trace.join_parts(self, raw),
+            (_, Some(b'"')) if raw.len() == 2 && self.is_known() => {}
+            (_, Some(b'[')) if matches!(place.region, Region::Choice | Region::Logprobs) => {
                 let more = inside_array(raw).unwrap_or_default();
                 trace.grows = true;
                 match self {
@@ -377,7 +517,7 @@ impl<'e> Value<'e> {
                     _ => *self = Self::List(more.to_owned()),
                 }
             }
-            Some(b'{') => self.absorb_object(raw, place, trace),
+            (_, Some(b'{')) => self.absorb_object(raw, place, trace),
             _ => *self = Self::Raw(raw),
         }
     }
@@ -390,6 +530,8 @@ impl<'e> Value<'e> {
             _ => false,
         };
         if !merges {
+            // The same again would be merged with it.
+            trace.grows |= place.region == Region::Choice;
             *self = Self::Raw(raw);
             return;
         }
@@ -408,6 +550,7 @@ impl<'e> Value<'e> {
             Self::Raw(raw) => out.push_str(raw),
             Self::Text(text) => out.extend(["\"", &texts[*text], "\""]),
             Self::List(list) => out.extend(["[", list, "]"]),
+            Self::Parts(parts) => parts::write(parts, out, texts),
             Self::Object(object) => object.write(out, texts),
             Self::Indexed(objects) => {
                 let mut objects: Vec<_> = objects.iter().collect();
@@ -440,9 +583,9 @@ impl<'e> Visitor<'e> for Merge<'_, 'e> {
     }
 
     fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut hint = 0;
+        let mut cursor = Cursor::default();
         while let Some(key) = map.next_key::<Key<'e>>()? {
-            self.object.merge(key, &mut hint, self.place, &mut map, self.trace)?;
+            self.object.merge(key, &mut cursor, self.place, &mut map, self.trace)?;
         }
         Ok(())
     }
@@ -503,11 +646,11 @@ impl<'e> Visitor<'e> for IntoSlot<'_, 'e> {
 
     fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { slot, kind, place, trace } = self;
-        if kind == Kind::Object && !matches!(slot, Value::Object(_)) {
+        if kind != Kind::Choices && !matches!(slot, Value::Object(_)) {
             *slot = Value::Object(Object::default());
         }
         match slot {
-            Value::Object(object) => Merge { object, place: place.inner(), trace }.visit_map(map),
+            Value::Object(object) => Merge { object, place: place.of_field(kind), trace }.visit_map(map),
             _ => {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(())
@@ -517,7 +660,7 @@ impl<'e> Visitor<'e> for IntoSlot<'_, 'e> {
 
     fn visit_seq<A: SeqAccess<'e>>(self, mut seq: A) -> Result<(), A::Error> {
         let Self { slot, kind, place, trace } = self;
-        if kind == Kind::Indexed && !matches!(slot, Value::Indexed(_)) {
+        if kind == Kind::Choices && !matches!(slot, Value::Indexed(_)) {
             *slot = Value::Indexed(Vec::with_capacity(1));
         }
         let Value::Indexed(objects) = slot else {
@@ -534,7 +677,7 @@ impl<'e> Visitor<'e> for IntoSlot<'_, 'e> {
     pass_over_scalars!();
 }
 
-/// Merges one element of an indexed list into the object that it belongs to.
+/// Merges one choice into the object that it belongs to.
 struct Element<'m, 'e> {
     objects: &'m mut Vec<(u64, Object<'e>)>,
     position: usize,
@@ -571,17 +714,18 @@ impl<'e> Visitor<'e> for Element<'_, 'e> {
             waiting.push((key, raw));
         }
         let number = index.as_ref().and_then(|(_, raw)| json::count(raw));
-        let number = number.unwrap_or_else(|| without_index(objects, position, &waiting));
+        // Some servers leave `index` out.
+        let number = number.unwrap_or_else(|| u64::try_from(position).unwrap_or(u64::MAX));
         let Some(object) = entry(objects, number) else {
             while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
             return Ok(());
         };
-        let mut hint = waiting.len() + usize::from(index.is_some());
+        let mut cursor = Cursor::default();
         for (key, raw) in waiting.into_iter().chain(index) {
-            object.merge_raw(key, raw, place, trace);
+            object.merge_raw(key, raw, &mut cursor, place, trace);
         }
         while let Some(key) = map.next_key::<Key<'e>>()? {
-            object.merge(key, &mut hint, place, &mut map, trace)?;
+            object.merge(key, &mut cursor, place, &mut map, trace)?;
         }
         Ok(())
     }
@@ -592,20 +736,6 @@ impl<'e> Visitor<'e> for Element<'_, 'e> {
     }
 
     pass_over_scalars!();
-}
-
-/// Some servers leave `index` out. A call with an id that is not known is a new one; anything else is told by its
-/// position in the list.
-fn without_index(objects: &[(u64, Object<'_>)], position: usize, fields: &[(Cow<'_, str>, &str)]) -> u64 {
-    let position = u64::try_from(position).unwrap_or(u64::MAX);
-    let Some((_, id)) = fields.iter().find(|(key, id)| key == "id" && *id != "null") else {
-        return position;
-    };
-    let known = objects.iter().find(|(_, object)| {
-        object.0.iter().any(|(key, value)| key == "id" && matches!(value, Value::Raw(raw) if raw == id))
-    });
-    let next = || objects.iter().map(|(index, _)| index.saturating_add(1)).max().unwrap_or(0);
-    known.map_or_else(next, |(index, _)| *index)
 }
 
 fn entry<'m, 'e>(objects: &'m mut Vec<(u64, Object<'e>)>, index: u64) -> Option<&'m mut Object<'e>> {
@@ -641,13 +771,13 @@ mod tests {
         (serde_json::from_str(&(quick.head + "}")).unwrap(), quick.finished)
     }
 
-    fn check(chunks: &[Json], expected: &Json) {
+    pub(super) fn check(chunks: &[Json], expected: &Json) {
         let chunks: Vec<String> = chunks.iter().map(Json::to_string).collect();
         assert_eq!(&fold(&chunks).0, expected, "{chunks:#?}");
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "reads better where it is called")]
-    fn delta(delta: Json) -> Json {
+    pub(super) fn delta(delta: Json) -> Json {
         json!({"choices": [{"index": 0, "delta": delta}]})
     }
 
@@ -698,22 +828,6 @@ mod tests {
     }
 
     #[test]
-    fn calls_without_an_index_are_told_apart_by_id_and_position() {
-        let calls = |calls: Json| json!({"choices": [{"delta": {"tool_calls": calls}}]});
-        check(
-            &[
-                calls(json!([{"id": "a", "function": {"name": "f", "arguments": "1"}}])),
-                calls(json!([{"id": "b", "function": {"name": "g", "arguments": "2"}}])),
-                calls(json!([{"id": "a", "function": {"arguments": "3"}}])),
-            ],
-            &calls(json!([
-                {"id": "a", "function": {"name": "f", "arguments": "13"}},
-                {"id": "b", "function": {"name": "g", "arguments": "2"}},
-            ])),
-        );
-    }
-
-    #[test]
     fn an_index_that_comes_late_still_counts() {
         let late = |index: u64, text: &str| {
             format!(
@@ -723,6 +837,124 @@ mod tests {
         let (folded, _) = fold(&[late(1, "b"), late(0, "a"), late(1, "d"), late(0, "c")]);
         let choice = |index: u64, text: &str| json!({"delta": {"content": text}, "finish_reason": null, "index": index});
         assert_eq!(folded, json!({"choices": [choice(0, "ac"), choice(1, "bd")]}));
+    }
+
+    #[test]
+    fn an_empty_string_replaces_nothing_and_a_filled_one_replaces_it() {
+        let call = |call: Json| delta(json!({"role": "", "tool_calls": [call]}));
+        let chunk = |id: &str, choice: Json| {
+            json!({"id": id, "object": id, "model": id, "system_fingerprint": id, "service_tier": id,
+                "created": u8::from(!id.is_empty()), "choices": choice["choices"]})
+        };
+        let text = |text: &str| delta(json!({"role": "assistant", "content": text}));
+        check(
+            &[
+                chunk("", text("")),
+                chunk("a", text("a")),
+                chunk(
+                    "b",
+                    call(
+                        json!({"index": 0, "id": "i", "type": "function", "function": {"name": "f", "arguments": "x"}}),
+                    ),
+                ),
+                chunk(
+                    "",
+                    call(
+                        json!({"index": 0, "id": "", "type": "", "function": {"name": "", "arguments": "y"}}),
+                    ),
+                ),
+                chunk("", text("")),
+                chunk("", json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})),
+                chunk("", json!({"choices": [{"index": 0, "delta": {}, "finish_reason": ""}]})),
+            ],
+            &chunk(
+                "b",
+                json!({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "a", "tool_calls": [
+                    {"index": 0, "id": "i", "type": "function", "function": {"name": "f", "arguments": "xy"}},
+                ]}, "finish_reason": "stop"}]}),
+            ),
+        );
+    }
+
+    #[test]
+    fn a_message_beside_the_delta_is_the_last_one_and_one_alone_comes_in_pieces() {
+        let chunk = |delta: &str, message: &str| json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": message}, "delta": {"content": delta}}]});
+        check(&[chunk("a", "a"), chunk("b", "ab"), chunk("c", "abc")], &chunk("abc", "abc"));
+        let message = |text: &str| json!({"choices": [{"index": 0, "message": {"content": text}}]});
+        check(&[message("a"), message("a"), message("b")], &message("aab"));
+    }
+
+    #[test]
+    fn a_ping_is_no_chunk() {
+        check(
+            &[json!({"type": "ping"}), delta(json!({"content": "a"})), json!({"type": "ping"})],
+            &delta(json!({"content": "a"})),
+        );
+        let ping = r#"{"type":"ping"}"#.to_owned();
+        let mut fold = Box::<Chunks<'_>>::default();
+        fold.take(&ping).unwrap();
+        assert!(fold.finish().is_open);
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_noticed_wherever_it_is() {
+        for (chunk, repeats) in [
+            (r#"{"choices":[{"index":0,"delta":{"content":"a","content":"b"}}]}"#, true),
+            (r#"{"choices":[{"index":0,"delta":{"content":"a"},"delta":{}}]}"#, true),
+            (r#"{"choices":[],"choices":[]}"#, true),
+            (
+                r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f","name":"g"}}]}}]}"#,
+                true,
+            ),
+            (r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"id":"a","id":"b"}]}}]}"#, true),
+            (
+                r#"{"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}"#,
+                false,
+            ),
+            (
+                r#"{"choices":[{"index":0,"delta":{"content":"a"}},{"index":0,"delta":{"content":"b"}}]}"#,
+                false,
+            ),
+        ] {
+            let mut fold = Box::<Chunks<'_>>::default();
+            assert_eq!(fold.take(chunk).unwrap().repeats, repeats, "{chunk}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_noticed_among_chunks_that_look_like_it() {
+        let chunk = |object: &str| json!({"object": object, "code": object, "choices": []}).to_string();
+        let chunks = ["a", "b", "c", "error", "error", "d"].map(chunk);
+        let mut fold = Box::<Chunks<'_>>::default();
+        let errors: Vec<_> = chunks.iter().map(|chunk| fold.take(chunk).unwrap().error).collect();
+        assert_eq!(errors, [false, false, false, true, true, false]);
+    }
+
+    #[test]
+    fn an_answer_of_this_form_is_open_until_every_choice_or_the_stream_has_ended() {
+        let choice =
+            |index: u64, reason: Json| json!({"choices": [{"index": index, "finish_reason": reason}]});
+        let usage = || json!({"choices": [], "usage": {"prompt_tokens": 1}});
+        for (chunks, done, is_open) in [
+            (vec![], false, true),
+            (vec![], true, false),
+            (vec![choice(0, json!(null))], false, true),
+            (vec![choice(0, json!(""))], false, true),
+            (vec![choice(0, json!(null)), usage()], false, true),
+            (vec![choice(0, json!(null))], true, false),
+            (vec![choice(0, json!("tool_calls")), usage()], false, false),
+            (vec![choice(0, json!("stop")), choice(1, json!(null))], false, true),
+            (vec![choice(0, json!("stop")), choice(1, json!("length"))], false, false),
+            (vec![json!({"type": "message_start", "message": {}})], false, false),
+        ] {
+            let texts: Vec<String> = chunks.iter().map(Json::to_string).collect();
+            let mut fold = Box::<Chunks<'_>>::default();
+            texts.iter().for_each(|chunk| drop(fold.take(chunk)));
+            if done {
+                Fold::done(&mut *fold);
+            }
+            assert_eq!(fold.finish().is_open, is_open, "{texts:?}, {done}");
+        }
     }
 
     #[test]
@@ -811,11 +1043,16 @@ mod tests {
         let text = prop_oneof![Just(String::new()), "[a-z\"\\\\\n👋é]{0,6}"];
         let field = prop_oneof![
             5 => Just("content"), 1 => Just("reasoning"), 1 => Just("role"), 1 => Just("name"), 1 => Just("tool_calls"),
+            1 => Just("parts"), 1 => Just("thinking"), 1 => Just("call"),
         ];
-        (text, field, 0..2_u64, 0..3_u64, "[a-z]{0,3}", any::<bool>()).prop_map(|(text, field, index, shape, nonce, ends)| {
-            let value = match field {
-                "tool_calls" => json!([{"index": index, "id": null, "function": {"arguments": text}}]),
-                _ => json!(text),
+        (text, field, 0..2_u64, 0..5_u64, "[a-z]{0,3}", any::<bool>()).prop_map(|(text, field, index, shape, nonce, ends)| {
+            let part = json!({"type": "text", "text": text});
+            let (field, value) = match field {
+                "tool_calls" => (field, json!([{"index": index, "id": null, "function": {"arguments": text}}])),
+                "call" => ("tool_calls", json!([{"id": nonce, "function": {"name": nonce, "arguments": text}}])),
+                "parts" => ("content", json!([part, {"type": "other"}])),
+                "thinking" => ("content", json!([{"type": "thinking", "thinking": [part]}])),
+                _ => (field, json!(text)),
             };
             let mut choice = json!({"index": index, "delta": {field: value}, "finish_reason": null});
             if ends {
@@ -824,6 +1061,12 @@ mod tests {
             let chunk = match shape {
                 0 => json!({"id": "c", "choices": [choice]}),
                 1 => json!({"id": "c", "choices": [choice], "nonce": nonce, "n": index}),
+                2 => json!({"id": nonce, "object": nonce, "created": index, "choices": [choice]}),
+                3 => {
+                    choice["message"] = json!({"content": text});
+                    choice["other"] = json!({"text": text});
+                    json!({"id": "c", "choices": [choice]})
+                }
                 _ => json!({"id": "c", "choices": [choice], "usage": {"n": index}, "logprobs": {"content": [text]}}),
             };
             chunk.to_string()

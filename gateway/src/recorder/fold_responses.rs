@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::{
-    fold::{Answer, Fold, Seen},
+    fold::{Answer, Fold, Seen, is_error},
     json::{self, Fields, each_field, inside_string},
 };
 
@@ -19,6 +19,10 @@ const MAX_ITEMS: usize = 256;
 pub(crate) struct Response<'e> {
     /// `response` of the last event that carried one.
     response: Option<&'e str>,
+    /// An event of this API came.
+    is_known: bool,
+    /// Any event came.
+    began: bool,
     finished: bool,
     /// `code` and `message` of an event that is an error as a whole.
     error: Option<&'e str>,
@@ -47,20 +51,26 @@ struct Parts<'e> {
     delta: Option<&'e str>,
     output_index: Option<u64>,
     content_index: Option<u64>,
+    error: bool,
 }
 
 impl<'e> Fold<'e> for Response<'e> {
     fn take(&mut self, data: &'e str) -> Result<Seen, serde_json::Error> {
         let mut parts = Parts::default();
-        each_field(data, |key, raw| match key.as_ref() {
-            "type" => parts.kind = json::text(raw).unwrap_or_default(),
-            "response" => parts.response = Some(raw).filter(|raw| raw.starts_with('{')),
-            "item" => parts.item = Some(raw).filter(|raw| raw.starts_with('{')),
-            "delta" => parts.delta = inside_string(raw),
-            "output_index" => parts.output_index = json::count(raw),
-            "content_index" => parts.content_index = json::count(raw),
-            _ => {}
+        each_field(data, |key, raw| {
+            parts.error |= is_error(&key, raw);
+            match key.as_ref() {
+                "type" => parts.kind = json::text(raw).unwrap_or_default(),
+                "response" => parts.response = Some(raw).filter(|raw| raw.starts_with('{')),
+                "item" => parts.item = Some(raw).filter(|raw| raw.starts_with('{')),
+                "delta" => parts.delta = inside_string(raw),
+                "output_index" => parts.output_index = json::count(raw),
+                "content_index" => parts.content_index = json::count(raw),
+                _ => {}
+            }
         })?;
+        self.began = true;
+        self.is_known |= parts.kind.starts_with("response.");
         if parts.response.is_some() {
             self.response = parts.response;
         }
@@ -77,8 +87,11 @@ impl<'e> Fold<'e> for Response<'e> {
         }
         // Every kind of `….delta` is something that the model made.
         let made = parts.kind.ends_with(".delta") && parts.delta.is_some_and(|delta| !delta.is_empty());
-        Ok(Seen { content: made })
+        Ok(Seen { content: made, error: parts.error, repeats: false })
     }
+
+    /// What ends such a stream is its last event: `[DONE]` alone has no answer before it.
+    fn done(&mut self) {}
 
     fn finish(mut self: Box<Self>) -> Answer<'e> {
         let mut fields = self.response.map(|raw| Fields::read(raw).0).unwrap_or_default();
@@ -89,7 +102,8 @@ impl<'e> Fold<'e> for Response<'e> {
             Some(raw) if self.finished => raw.strip_suffix('}').unwrap_or(raw).to_owned(),
             _ => self.broken_off(),
         };
-        Answer { head, fields, finished: self.finished, closed: self.finished, ..Answer::default() }
+        let is_open = !self.finished && (self.is_known || !self.began);
+        Answer { head, fields, finished: self.finished, closed: self.finished, is_open, ..Answer::default() }
     }
 }
 

@@ -1,9 +1,19 @@
 //! Borrowed, partial reading of JSON: an object's fields as slices of its text. Reading them checks the whole text.
 
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    marker::PhantomData,
+};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::template::string_length;
+
+/// Values deeper than this keep the keys that they repeat.
+const MAX_DEPTH: u8 = 16;
 
 /// Fields of one object, each value as its JSON text. Of a repeated key the last value counts.
 #[derive(Debug, Default, Clone)]
@@ -89,6 +99,11 @@ pub(crate) fn each_element<'a, T: Deserialize<'a>>(
     deserializer.end()
 }
 
+/// The same with every element as it is written.
+pub(crate) fn each_raw<'a>(text: &'a str, mut each: impl FnMut(&'a str)) -> Result<(), serde_json::Error> {
+    each_element(text, |element: &'a RawValue| each(element.get()))
+}
+
 struct EachElement<F, T>(F, PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for EachElement<F, T> {
@@ -136,6 +151,92 @@ pub(crate) fn inside_string(raw: &str) -> Option<&str> {
 /// What stands between the brackets of a JSON array.
 pub(crate) fn inside_array(raw: &str) -> Option<&str> {
     Some(raw.strip_prefix('[')?.strip_suffix(']')?.trim_matches([' ', '\t', '\n', '\r']))
+}
+
+/// Whether a value says that there is nothing: `null`, `false`, `0`, or an empty string, array or object.
+pub(crate) fn is_nothing(raw: &str) -> bool {
+    let inside = |open, close| raw.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+    matches!(raw, "null" | "false" | "0" | "\"\"")
+        || [inside('[', ']'), inside('{', '}')].into_iter().flatten().any(|inside| inside.trim().is_empty())
+}
+
+/// JSON text with `null` in place of `NaN` and `Infinity`, which Python writes and reads although JSON has no such
+/// numbers. `None` when there are none.
+pub(crate) fn finite(text: &str) -> Option<String> {
+    if !["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
+        return None;
+    }
+    let outside = |text: &str| {
+        ["-Infinity", "Infinity", "NaN"].iter().fold(text.to_owned(), |text, word| text.replace(word, "null"))
+    };
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(quote) = rest.find('"') {
+        let (before, string) = rest.split_at(quote);
+        let (string, after) = string.split_at(string_length(string.as_bytes())?);
+        out.push_str(&outside(before));
+        out.push_str(string);
+        rest = after;
+    }
+    out.push_str(&outside(rest));
+    (out != text).then_some(out)
+}
+
+/// JSON text in which no object has the same key twice: the last value stays, as in everything that reads JSON into maps.
+/// `None` when none has, or the text is no JSON.
+pub(crate) fn unique_keys(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    write_unique(&mut out, text.trim(), 0).ok()?.then_some(out)
+}
+
+/// Writes a value; says whether it is another than before.
+fn write_unique(out: &mut String, raw: &str, depth: u8) -> Result<bool, serde_json::Error> {
+    match raw.as_bytes().first() {
+        Some(b'{') if depth < MAX_DEPTH => write_unique_fields(out, raw, depth + 1),
+        Some(b'[') if depth < MAX_DEPTH => write_unique_elements(out, raw, depth + 1),
+        _ => {
+            out.push_str(raw);
+            Ok(false)
+        }
+    }
+}
+
+fn write_unique_fields(out: &mut String, raw: &str, depth: u8) -> Result<bool, serde_json::Error> {
+    let (mut fields, mut places, mut changes) = (Vec::new(), HashMap::new(), false);
+    each_field(raw, |key, value| match places.entry(key.clone()) {
+        Entry::Vacant(place) => {
+            place.insert(fields.len());
+            fields.push((key, value));
+        }
+        Entry::Occupied(place) => {
+            changes = true;
+            fields[*place.get()].1 = value;
+        }
+    })?;
+    out.push('{');
+    for (position, (key, value)) in fields.into_iter().enumerate() {
+        if position > 0 {
+            out.push(',');
+        }
+        write_key(out, &key);
+        changes |= write_unique(out, value, depth)?;
+    }
+    out.push('}');
+    Ok(changes)
+}
+
+fn write_unique_elements(out: &mut String, raw: &str, depth: u8) -> Result<bool, serde_json::Error> {
+    let mut elements = Vec::new();
+    each_raw(raw, |element| elements.push(element))?;
+    out.push('[');
+    let mut changes = false;
+    for (position, element) in elements.into_iter().enumerate() {
+        if position > 0 {
+            out.push(',');
+        }
+        changes |= write_unique(out, element, depth)?;
+    }
+    out.push(']');
+    Ok(changes)
 }
 
 /// A JSON string as text.
@@ -222,5 +323,45 @@ mod tests {
         flatten(&mut json);
         assert!(!json.contains(&b'\n') && !json.contains(&b'\r'));
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&json).unwrap(), before);
+    }
+
+    #[test]
+    fn what_is_empty_or_false_says_nothing() {
+        for raw in ["null", "false", "0", "\"\"", "[]", "{}", "[ ]", "{ \t}"] {
+            assert!(is_nothing(raw), "{raw}");
+        }
+        for raw in ["true", "1", "\" \"", "[null]", "{\"a\":null}", "\"null\""] {
+            assert!(!is_nothing(raw), "{raw}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_json_does_not_have_become_null_and_words_in_strings_stay() {
+        for (text, expected) in [
+            (
+                r#"{"a":NaN,"b":[-Infinity,Infinity],"c":"NaN \" NaN"}"#,
+                Some(r#"{"a":null,"b":[null,null],"c":"NaN \" NaN"}"#),
+            ),
+            (r#"{"c":"NaN"}"#, None),
+            (r#"{"a":1}"#, None),
+            (r#"{"a":NaN,"b":"not closed}"#, None),
+        ] {
+            assert_eq!(finite(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_a_repeated_key_the_last_value_stays_at_any_depth() {
+        for (text, expected) in [
+            (r#"{"a":1,"b":2,"\u0061":3}"#, Some(r#"{"a":3,"b":2}"#)),
+            (r#" {"x":[{"d":{"c":"1","c":"2"}},"s",[]]} "#, Some(r#"{"x":[{"d":{"c":"2"}},"s",[]]}"#)),
+            (r#"{"a":{"b":1},"c":{"b":1}}"#, None),
+            (r#"{"a":1,"a":2"#, None),
+            ("7", None),
+        ] {
+            assert_eq!(unique_keys(text).as_deref(), expected, "{text}");
+        }
+        let deep = format!("{}{{\"a\":1,\"a\":2}}{}", "[".repeat(9000), "]".repeat(9000));
+        assert_eq!(unique_keys(&deep), None);
     }
 }

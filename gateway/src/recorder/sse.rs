@@ -6,6 +6,9 @@
 
 use std::{borrow::Cow, mem};
 
+/// UTF-8's byte order mark, which some servers begin a body with.
+pub(crate) const MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// One event. Borrowed from the piece it came in, unless it was cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event<'a> {
@@ -119,8 +122,8 @@ impl Splitter {
         pending: &mut Pending<'a>,
         emit: &mut impl FnMut(Event<'a>),
     ) {
-        if mem::take(&mut self.first_line) && line.starts_with(b"\xEF\xBB\xBF") {
-            line = skip(line, 3);
+        if mem::take(&mut self.first_line) && line.starts_with(MARK) {
+            line = skip(line, MARK.len());
         }
         if line.len() > self.limit {
             self.oversize = true;
@@ -157,6 +160,14 @@ impl Splitter {
             emit(Event { name: name.filter(|name| !name.is_empty()), data });
         }
     }
+}
+
+/// Whether a body, of which these are the first bytes, is a stream of events and neither JSON nor prose.
+pub(crate) fn begins_like_events(bytes: &[u8]) -> bool {
+    let text = bytes.strip_prefix(MARK).unwrap_or(bytes);
+    let start = text.iter().position(|byte| !matches!(byte, b'\n' | b'\r')).unwrap_or(text.len());
+    let starts: [&[u8]; 5] = [b"data:", b"event:", b":", b"id:", b"retry:"];
+    starts.iter().any(|field| text[start..].starts_with(field))
 }
 
 /// Where the value of field `name` begins in `line`, when the line is that field.
@@ -274,6 +285,18 @@ mod tests {
             let mut events = Vec::new();
             Splitter::midway(ROOMY).push(tail.as_bytes(), |event| events.push(owned(&event).1));
             assert_eq!(events, expected, "{tail}");
+        }
+    }
+
+    #[test]
+    fn a_stream_begins_with_a_field_or_a_comment() {
+        for stream in
+            ["data: {}", "data:{}", "event: e\n", ": ping", "id: 1\n", "\u{FEFF}\r\n\ndata:", "retry:9"]
+        {
+            assert!(begins_like_events(stream.as_bytes()), "{stream}");
+        }
+        for other in ["", "{\"data\":1}", "[", "data", "database: no", " data: x", "\n{}", "\u{FEFF}{}"] {
+            assert!(!begins_like_events(other.as_bytes()), "{other}");
         }
     }
 

@@ -72,7 +72,7 @@ impl Kind {
 }
 
 /// Length of the JSON string that `text` begins with, quotes included.
-fn string_length(text: &[u8]) -> Option<usize> {
+pub(super) fn string_length(text: &[u8]) -> Option<usize> {
     let inside = text.strip_prefix(b"\"")?;
     let mut at = 0;
     loop {

@@ -51,6 +51,7 @@ mod supervision;
 mod template;
 mod torment;
 mod trials;
+mod true_records;
 mod uploads;
 mod upstream_connections;
 mod upstream_http2;

@@ -7,6 +7,8 @@ use crate::recorder::{body, exchange::id, json::Fields};
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     pub(crate) model: Option<String>,
+    /// The answer is to be a stream.
+    pub(crate) stream: bool,
     pub(crate) thread_id: Option<String>,
     pub(crate) org_id: Option<String>,
     pub(crate) user_id: Option<String>,
@@ -32,6 +34,7 @@ impl Asked {
         let own = |name: &str| id(request.text(name)).filter(|text| !text.is_empty());
         Self {
             model: own("model"),
+            stream: matches!(request.get("stream"), Some("true" | "\"true\"")),
             thread_id: named("thread_id"),
             org_id: named("org_id"),
             user_id: named("user_id").or_else(|| own("user")),

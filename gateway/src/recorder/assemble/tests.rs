@@ -350,6 +350,7 @@ fn what_is_no_json_in_a_stream_is_left_out_and_the_rest_is_not() {
         chunk("b").replace(":[{", ":\ndata: [{"),
         "data\n\n".to_owned(),
         chunk("c"),
+        "data: [DONE]\n\n".to_owned(),
     ];
     let (metrics, response) = record(exchange(
         "openai",

@@ -120,7 +120,7 @@ pub(crate) trait Grammar: Send + Sync {
 
     /// The model that answered. `answer` is a plain answer's fields or a folded stream's, here and below.
     fn model<'a>(&self, answer: &'a Fields<'_>) -> Option<Cow<'a, str>> {
-        answer.text("model")
+        answer.text("model").filter(|model| !model.is_empty())
     }
 
     /// Token counts.
@@ -133,12 +133,41 @@ pub(crate) trait Grammar: Send + Sync {
         None
     }
 
-    /// The provider's error, when the answer says that it is one.
+    /// The provider's error, when the answer, or one of its choices, says that it is one.
     fn error(&self, answer: &Fields<'_>) -> Option<ProviderError> {
-        let error = answer.get("error")?;
-        let inner = Fields::read(error).0;
-        // `{"error": "text", "code": "…"}` has the name beside the error, not inside.
-        Some(ProviderError::of(&inner).or(ProviderError::of(answer)))
+        let is = |name: &str, value: &str| answer.text(name).is_some_and(|text| text == value);
+        if let Some(error) = answer.get("error").filter(|raw| !json::is_nothing(raw)) {
+            let inner = Fields::read(error).0;
+            // `{"error": "text", "code": "…"}` has the name beside the error, not inside.
+            return Some(ProviderError::of(&inner).or(ProviderError::of(answer)));
+        }
+        if is("object", "error") || is("type", "error") {
+            return Some(ProviderError::of(answer));
+        }
+        if is("object", "response") && is("status", "failed") {
+            return Some(ProviderError::default());
+        }
+        error_of_choices(answer.get("choices")?)
+    }
+}
+
+/// The error of the first choice that failed: some providers answer with 200 and say only there that something did.
+fn error_of_choices(choices: &str) -> Option<ProviderError> {
+    // Nearly every answer is passed over here, unread.
+    memchr::memmem::find(choices.as_bytes(), b"\"error\"")?;
+    let mut found = None;
+    let _ = json::each_raw(choices, |choice| {
+        if found.is_none() && choice.starts_with('{') {
+            found = error_of_choice(&Fields::read(choice).0);
+        }
+    });
+    found
+}
+
+fn error_of_choice(choice: &Fields<'_>) -> Option<ProviderError> {
+    match choice.get("error").filter(|raw| !json::is_nothing(raw)) {
+        Some(error) => Some(ProviderError::of(&Fields::read(error).0)),
+        None => (choice.get("finish_reason")? == "\"error\"").then(ProviderError::default),
     }
 }
 
@@ -186,5 +215,50 @@ impl ProviderError {
 
     fn or(self, other: Self) -> Self {
         if self.name().is_some() { self } else { other }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn error(answer: &Value) -> Option<Option<String>> {
+        let answer = answer.to_string();
+        OPENAI.grammar().error(&Fields::read(&answer).0).map(|error| error.kind)
+    }
+
+    #[test]
+    fn an_error_is_one_that_says_something() {
+        for nothing in [json!(null), json!(""), json!(false), json!(0), json!([]), json!({})] {
+            let choice = json!({"error": nothing, "finish_reason": "stop"});
+            assert_eq!(error(&json!({"error": nothing, "choices": [choice]})), None, "{nothing}");
+        }
+        let named = |name: &str| Some(Some(name.to_owned()));
+        for (answer, expected) in [
+            (json!({"error": {"code": 502, "message": "m"}}), named("502")),
+            (json!({"error": "text", "code": "c"}), named("c")),
+            (json!({"error": true}), Some(None)),
+            (json!({"object": "error", "message": "m", "type": "BadRequestError"}), named("BadRequestError")),
+            (json!({"type": "error", "message": "m", "code": "c"}), named("c")),
+            (json!({"object": "response", "status": "failed", "error": null}), Some(None)),
+            (json!({"object": "response", "status": "incomplete", "error": null}), None),
+            (json!({"object": "batch", "status": "failed"}), None),
+            (
+                json!({"choices": [{"finish_reason": "stop"}, {"error": {"code": 524, "message": "m"}}]}),
+                named("524"),
+            ),
+            (json!({"choices": [{"finish_reason": "error"}]}), Some(None)),
+            (json!({"choices": [{"finish_reason": "error", "error": "text"}]}), Some(None)),
+            (
+                json!({"choices": [{"finish_reason": "stop", "message": {"content": "\"error\"", "error": 1}}]}),
+                None,
+            ),
+            (json!({"choices": "error"}), None),
+            (json!({"choices": [null, "error", []]}), None),
+        ] {
+            assert_eq!(error(&answer), expected, "{answer}");
+        }
     }
 }

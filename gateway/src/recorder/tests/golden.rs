@@ -142,6 +142,7 @@ pub(in crate::recorder) fn captured(content_type: &'static str, pieces: Vec<Piec
         first_byte: pieces.first().map(|piece| piece.at),
         complete: true,
         kept: Kept::Whole(marked(&pieces)),
+        model: None,
     }
 }
 

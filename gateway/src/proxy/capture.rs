@@ -96,8 +96,8 @@ impl Capture {
     /// Notes how the body is described.
     pub(crate) fn describe(&mut self, headers: &HeaderMap) {
         // Copies: a header's value is a slice of the connection's read buffer, and keeps all of it.
-        let text = |name| headers.get(name).map(|value| recorder::text(value.as_bytes(), MAX_ID_BYTES));
-        self.captured.content_type = text(header::CONTENT_TYPE);
+        let content_type = headers.get(header::CONTENT_TYPE);
+        self.captured.content_type = content_type.map(|value| recorder::text(value.as_bytes(), MAX_ID_BYTES));
         self.captured.content_encoding = codings(headers);
         self.expected = headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
         let is_too_large = self.expected.is_some_and(|expected| expected as u64 > self.cap.bytes());

@@ -93,7 +93,7 @@ impl<'a, 'd> Parts<'a, 'd> {
 
     /// Adds the parts. True: there are more than may be. `cut` says that what has no end here goes on elsewhere.
     fn take_into(&mut self, fields: &mut Vec<(Cow<'a, str>, Value<'a>)>, cut: bool) -> bool {
-        while let Some(part) = self.next() {
+        for part in self.by_ref() {
             if fields.len() == MAX_PARTS {
                 return true;
             }

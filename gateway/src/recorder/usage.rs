@@ -78,7 +78,7 @@ impl Usage {
             "reasoning_tokens" => self.reasoning = count(raw),
             "num_search_queries" => self.searches = count(raw),
             "server_tool_use" => {
-                self.searches = Fields::read(raw).0.get("web_search_requests").and_then(count)
+                self.searches = Fields::read(raw).0.get("web_search_requests").and_then(count);
             }
             _ => {}
         }

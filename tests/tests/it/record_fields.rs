@@ -2,6 +2,8 @@
 //! forms, and all of that through every content coding.
 
 use end_to_end::{Gateway, RawProvider, Running, Step};
+use http::Request;
+use http_body_util::Full;
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -202,17 +204,22 @@ async fn answers_in_zstd_and_in_several_codings_are_read() {
 async fn what_comes_out_of_zstd_is_bounded_as_any_body_is_and_a_torn_one_gives_what_came() {
     const CAP: usize = 1 << 20;
     let sections = format!("[telemetry.capture]\nmax_body_bytes = \"{CAP} B\"\n");
-    let frame = br#"{"model":"m","text":""}"#.len();
-    for (length, truncated) in
-        [(CAP - frame, json!([])), (CAP - frame + 1, json!(["response"])), (20 * CAP, json!(["response"]))]
-    {
-        // Few bytes may not stand for very many: this text shrinks by half.
+    // Few bytes may not stand for very many: a text of noise shrinks by half, and one letter to nothing.
+    let noise = |length: usize| -> String {
         let mut state = 1_u64;
         let letter = |_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             char::from(b'a' + state.to_be_bytes()[0] % 16)
         };
-        let text: String = (0..length).map(letter).collect();
+        (0..length).map(letter).collect()
+    };
+    let room = CAP - r#"{"model":"m","text":""}"#.len();
+    for (text, truncated) in [
+        (noise(room), json!([])),
+        (noise(room + 1), json!(["response"])),
+        ("a".repeat(20 * CAP), json!(["response"])),
+    ] {
+        let length = text.len();
         let body = zstd(format!(r#"{{"model":"m","text":"{text}"}}"#).as_bytes());
         let provider = RawProvider::start(move |_| {
             answer(200, "content-type: application/json\r\ncontent-encoding: zstd\r\n", &body)
@@ -269,13 +276,15 @@ fn form(audio: &[u8], model_first: bool) -> Vec<u8> {
 async fn a_form_is_recorded_as_its_fields_and_its_files_are_described() {
     let provider = RawProvider::start(|_| answer(200, &typed(JSON), br#"{"text":"Hi"}"#)).await;
     let gateway = gateway(&provider, "[telemetry.capture]\nmax_body_bytes = \"256 KiB\"\n").await;
-    let content_type = [("content-type", "multipart/form-data; boundary=\"b\"")];
+    let url = format!("{}{TRANSCRIPTIONS}", gateway.url);
+    let content_type = "multipart/form-data; boundary=\"b\"";
     for (number, (length, model_first)) in
         [(3, true), (3, false), (3 << 20, true), (3 << 20, false)].into_iter().enumerate()
     {
         let audio = vec![0xfb; length];
         let sent = form(&audio, model_first);
-        gateway.post_with(TRANSCRIPTIONS, sent.clone(), &content_type).await;
+        let request = Request::post(&url).header("content-type", content_type);
+        gateway.client.send(request.body(Full::new(sent.clone().into())).unwrap()).await;
         let record = gateway.wait_for_records(number + 1).await.remove(number);
         let is_whole = length == 3;
         let truncated = if is_whole { json!([]) } else { json!(["request"]) };

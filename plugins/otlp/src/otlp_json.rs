@@ -168,7 +168,7 @@ fn value(kind: Kind, raw: Raw<'_>) -> Value {
         (Kind::Id, Raw::Bytes(bytes)) => hex(bytes).into(),
         (Kind::Message(schema), Raw::Bytes(bytes)) => message(schema, bytes),
         (Kind::Longs, Raw::Bytes(bytes)) => longs(bytes).map(|long| Value::from(long.to_string())).collect(),
-        (Kind::Doubles, Raw::Bytes(bytes)) => longs(bytes).map(|bits| f64::from_bits(bits)).collect(),
+        (Kind::Doubles, Raw::Bytes(bytes)) => longs(bytes).map(f64::from_bits).collect(),
         (Kind::Number, Raw::Integer(number)) => number.into(),
         (Kind::Long, Raw::Integer(number)) => number.to_string().into(),
         (Kind::Signed, Raw::Integer(number)) => number.cast_signed().to_string().into(),

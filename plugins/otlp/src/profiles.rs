@@ -220,7 +220,7 @@ mod tests {
             match expected {
                 None => assert_eq!(found, None, "{settings}"),
                 Some(expected) => {
-                    assert!(found.as_ref().unwrap().contains(expected), "{settings}: {found:?}")
+                    assert!(found.as_ref().unwrap().contains(expected), "{settings}: {found:?}");
                 }
             }
         }

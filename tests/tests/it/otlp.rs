@@ -62,7 +62,7 @@ async fn a_receiver_of_traces_alone_is_sent_traces_alone() {
     for protocol in ["http/protobuf", "grpc"] {
         let collector = Collector::start_for(&["traces"]).await;
         let url = if protocol == "grpc" { collector.grpc_url() } else { collector.http_url() };
-        let gateway = gateway(&provider, protocol, &url, "config.compression = \"zstd\"\n").await;
+        let gateway = gateway(&provider, protocol, &url, "").await;
         for number in 0..5 {
             gateway.post(CHAT, question(&format!("demo-words:{number}"), false)).await;
         }
@@ -79,7 +79,9 @@ async fn a_receiver_of_traces_alone_is_sent_traces_alone() {
 
 async fn check(protocol: &str, collector: &Collector, url: &str) {
     let provider = Provider::start().await;
-    let gateway = gateway(&provider, protocol, url, "config.capture_content = true\n").await;
+    let compression = if protocol == "grpc" { "zstd" } else { "gzip" };
+    let keys = format!("config.capture_content = true\nconfig.compression = \"{compression}\"\n");
+    let gateway = gateway(&provider, protocol, url, &keys).await;
     let traceparent = format!("00-{TRACE}-{CALLER}-01");
     let headers = [
         ("traceparent", &*traceparent),

@@ -55,7 +55,7 @@ fn every_member_that_a_row_reads_is_looked_for() {
     for attribute in [CORE_1_41, DEVELOPMENT].into_iter().flat_map(Conventions::attributes) {
         match attribute.source {
             Source::WholeOf(members) | Source::NumberOf(members) | Source::TextsOf(members) => {
-                read.extend(members)
+                read.extend(members);
             }
             Source::TextOfAnswer(member) => of_answer.push(member),
             _ => {}

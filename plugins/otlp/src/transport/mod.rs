@@ -44,6 +44,7 @@ struct Way {
 }
 
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there are three for each exporter")]
 enum Client {
     Http(Http),
     Grpc(Grpc),

@@ -77,7 +77,7 @@ pub struct Config {
     pub tls: Tls,
 }
 
-/// New Relic's data centres.
+/// New Relic's data centres: <https://docs.newrelic.com/docs/accounts/accounts-billing/account-setup/choose-your-data-center/>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Region {

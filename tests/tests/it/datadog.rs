@@ -68,8 +68,8 @@ async fn requests_are_logs_metrics_and_spans_in_datadog() {
     assert!(fake.distributions().iter().any(is_duration));
 }
 
-#[tokio::test]
-async fn a_conversation_with_tools_its_failure_and_an_embedding_are_spans_with_all_that_is_known() {
+/// Calls a tool, embeds, and refuses who says `x-limited`.
+async fn provider_of_tools_and_embeddings() -> Scripted {
     let answer = json!({
         "id": "c", "object": "chat.completion", "model": "gpt-4o-2024-08-06",
         "choices": [{ "index": 0, "finish_reason": "tool_calls", "message": {
@@ -88,7 +88,7 @@ async fn a_conversation_with_tools_its_failure_and_an_embedding_are_spans_with_a
         "usage": { "prompt_tokens": 3, "total_tokens": 3 },
     });
     let refusal = json!({ "error": { "message": "Rate limit reached", "type": "rate_limit_exceeded" } });
-    let provider = Scripted::start(Reading::ChunkedFirst, move |request| {
+    Scripted::start(Reading::ChunkedFirst, move |request| {
         let (status, body) = match request.head.lines().next().unwrap_or_default() {
             line if line.contains("/embeddings") => ("200 OK", &embedding),
             _ if request.head.contains("x-limited") => ("429 Too Many Requests", &refusal),
@@ -98,7 +98,12 @@ async fn a_conversation_with_tools_its_failure_and_an_embedding_are_spans_with_a
         let head = format!("HTTP/1.1 {status}\r\n{kind}\r\ncontent-length: {}\r\n\r\n", body.len());
         Said::Keep((head + &body).into())
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_conversation_with_tools_its_failure_and_an_embedding_are_spans_with_all_that_is_known() {
+    let provider = provider_of_tools_and_embeddings().await;
     let fake = Datadog::start();
     let url = fake.url();
     let keys = format!(

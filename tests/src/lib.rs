@@ -41,6 +41,6 @@ pub use self::{
     raw_client::RawClient,
     raw_provider::{RawProvider, Step},
     scripted::{Reading, Said, Scripted},
-    tools::{Collector, Database, H2spec, Llm, OpenSearch, Postgres, Sdk, WebServer},
+    tools::{Collector, Database, H2spec, Llm, OpenSearch, Postgres, RealClient, Sdk, WebServer},
     wait::{wait_for, within},
 };

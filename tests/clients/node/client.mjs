@@ -5,12 +5,8 @@
 //
 // Scenarios, settings and printed keys are those of the Python client: see ../python/client.py.
 
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
+import { require } from "./packages.mjs";
 
-// The packages live in .deps, not beside this file: MAGICAPI_DEPS names another place.
-const deps = process.env.MAGICAPI_DEPS ? pathToFileURL(`${process.env.MAGICAPI_DEPS}/`) : new URL("../../../.deps/", import.meta.url);
-const require = createRequire(new URL("node/package.json", deps));
 const { OpenAI, APIError } = require("openai");
 const { VERSION } = require("openai/version");
 

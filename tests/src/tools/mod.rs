@@ -11,6 +11,7 @@ mod nginx;
 mod opensearch;
 mod postgres;
 mod prometheus;
+mod real_client;
 mod sdk;
 mod web_server;
 
@@ -28,6 +29,7 @@ pub use self::{
     opensearch::OpenSearch,
     postgres::{Database, Postgres},
     prometheus::{Prometheus, promtool_check_metrics},
+    real_client::RealClient,
     sdk::{Call, Sdk},
     web_server::WebServer,
 };

@@ -37,6 +37,7 @@ mod plugin_places;
 mod plugins;
 mod postgres;
 mod prometheus;
+mod real_clients;
 mod record_fields;
 mod requests;
 mod rolling_restart;

@@ -226,7 +226,8 @@ mod tests {
 
     fn error(answer: &Value) -> Option<Option<String>> {
         let answer = answer.to_string();
-        OPENAI.grammar().error(&Fields::read(&answer).0).map(|error| error.kind)
+        let error = OPENAI.grammar().error(&Fields::read(&answer).0);
+        error.map(|error| error.name().map(str::to_owned))
     }
 
     #[test]

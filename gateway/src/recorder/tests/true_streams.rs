@@ -324,7 +324,10 @@ fn a_stream_of_no_known_form_is_what_came_and_never_an_empty_object() {
     let chunks = json!({ "streamed_data": stream });
     for settings in [settings(), Settings { capture_streamed_data: false, ..settings() }] {
         let whole = assemble(streamed("/v1/messages", &body), &settings);
-        assert_eq!(value(&whole.response), chunks);
+        let mut response = value(&whole.response);
+        let times = response.as_object_mut().unwrap().remove("streamed_data_ms");
+        assert_eq!(times.is_some(), settings.capture_streamed_data);
+        assert_eq!(response, chunks);
         assert_eq!(value(&whole.metrics)["truncated"], json!([]));
         // There is no answer beside the chunks that could stay.
         assert!(whole.shed(exporter_pipeline::Shed::StreamedData).is_none());
@@ -349,8 +352,11 @@ fn small_oddities_are_read_as_the_sdks_read_them() {
     let (metrics, response) = record(streamed(CHAT, &stream.concat()));
     assert_eq!(facts(&metrics, &["status", "truncated", "model"]), json!(["success", [], "m"]));
     let choice = json!({"index": 0, "delta": {"content": "abb"}, "finish_reason": "stop"});
-    let chunks = response["streamed_data"].clone();
-    assert_eq!(response, json!({"id": "c", "model": "m", "choices": [choice], "streamed_data": chunks}));
+    let (chunks, times) = (response["streamed_data"].clone(), response["streamed_data_ms"].clone());
+    let expected = json!({
+        "id": "c", "model": "m", "choices": [choice], "streamed_data": chunks, "streamed_data_ms": times,
+    });
+    assert_eq!(response, expected);
     assert_eq!(chunks[1], text("a"), "null in place of NaN");
     assert_eq!(chunks.as_array().unwrap().len(), 5);
     let raw = assemble(streamed(CHAT, &stream.concat()), &settings()).response;

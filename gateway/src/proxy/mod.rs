@@ -262,9 +262,15 @@ impl Proxy {
         if response.headers().len() > self.settings.limits.max_headers {
             return Err(invalid(TOO_MANY_HEADERS));
         }
-        let may_leave_bytes_behind = framing::may_leave_bytes_behind(response.headers(), status, method);
-        // Without its lease the connection closes at the answer's end, which is here.
-        let lease = (!may_leave_bytes_behind).then_some(lease);
+        let headers = response.headers();
+        let lease = if framing::may_leave_bytes_behind(headers, status, method) {
+            // Without its lease the connection closes at the answer's end, which is here.
+            None
+        } else if framing::names_two_lengths(headers) {
+            Some(lease.alone())
+        } else {
+            Some(lease)
+        };
         let kind = if framing::has_no_body(status, method) {
             Kind::Empty
         } else if response.version() == Version::HTTP_2 {

@@ -1,4 +1,4 @@
-//! The conversation as the conventions put it on a span: messages that consist of [parts](parts). Done by option alone, since
+//! The conversation as the conventions put it on a span: messages that consist of `parts`. Done by option alone, since
 //! the bodies have to be parsed for it.
 
 mod parts;

@@ -390,7 +390,8 @@ async fn a_full_queue_gives_way_by_its_policy_while_the_plugin_hangs() {
     let provider = Provider::start().await;
     let mut gateway = Gateway::new().provider("demo", &provider.url());
     for policy in ["drop_oldest", "drop_newest", "shed"] {
-        for (bound, limit) in [("records", "queue.max_records = 5"), ("bytes", "queue.max_bytes = \"8 KiB\"")]
+        for (bound, limit) in
+            [("records", "queue.max_records = 5"), ("bytes", "queue.max_bytes = \"16 KiB\"")]
         {
             let keys = format!("{ONE_BY_ONE}\n{limit}\nqueue.on_full = \"{policy}\"");
             gateway = gateway.probe(&format!("{policy}-{bound}"), &keys, r#"script = ["hang"]"#);
@@ -411,7 +412,7 @@ async fn a_full_queue_gives_way_by_its_policy_while_the_plugin_hangs() {
         assert_eq!(books["shed"], 0, "no body makes room for a record: {policy}: {books}");
         let books = gateway.wait_for_books(&format!("{policy}-bytes"), |books| books["accepted"] == 31).await;
         let (queued, bytes) = (books["queued"].as_u64().unwrap(), books["queued_bytes"].as_u64().unwrap());
-        assert!((1..=8192).contains(&bytes) && (1..30).contains(&queued), "{policy}: {books}");
+        assert!((1..=16_384).contains(&bytes) && (1..30).contains(&queued), "{policy}: {books}");
         assert_eq!(books["dropped"][reason], 30 - queued, "{policy}: {books}");
         assert_eq!(books["shed"].as_u64() > Some(0), policy == "shed", "{policy}: {books}");
     }

@@ -545,7 +545,8 @@ async fn providers_behind_tls_are_reached_by_what_tls_negotiates() {
 /// Before the first handshake nobody knows what it will negotiate.
 #[tokio::test]
 async fn requests_that_come_at_once_share_the_connection_if_tls_negotiates_http2() {
-    for (alpn, connections) in [("h2", 1..=1), ("http/1.1", 2..=20)] {
+    // The first of them may not be ready yet when the others ask for it.
+    for (alpn, connections) in [("h2", 1..=1), ("http/1.1", 2..=21)] {
         let provider = Provider::start().await;
         let door = Door::tls(&provider, alpn).await;
         let folder = tempfile::tempdir().unwrap();

@@ -31,7 +31,7 @@ impl Lease {
     }
 
     /// The same for a connection that serves one request.
-    pub(super) fn alone(self) -> Self {
+    pub(in crate::proxy) fn alone(self) -> Self {
         Self { is_alone: true, ..self }
     }
 

@@ -24,7 +24,12 @@ const ALL_BUT_CHATS: &[&str] = &["embeddings", "transcription", "speech", "files
 const EMBEDDINGS: &[&str] = &["embeddings"];
 const REAL: &[&str] = &["chat", "chat_stream", "embeddings"];
 
-const OPENAI: Row = Row { chats: CHATS, more: ALL_BUT_CHATS, silent: &[("speech", &["model"])], real: REAL };
+const OPENAI: Row = Row {
+    chats: CHATS,
+    more: ALL_BUT_CHATS,
+    silent: &[("speech", &["model"]), ("transcription", &["model"])],
+    real: REAL,
+};
 
 const LANGCHAIN: Row = Row {
     chats: CHATS,
@@ -41,7 +46,7 @@ const VERCEL_AI: Row = Row {
         ("responses", &["finish_reason"]),
         ("responses_stream", &["finish_reason"]),
         ("speech", &["model"]),
-        ("transcription", &["usage"]),
+        ("transcription", &["model", "usage"]),
     ],
     real: REAL,
 };
@@ -53,7 +58,7 @@ const LITELLM: Row = Row {
         ("chat_stream", &["model"]),
         ("tools_stream", &["model"]),
         ("speech", &["model"]),
-        ("transcription", &["usage"]),
+        ("transcription", &["model", "usage"]),
     ],
     real: REAL,
 };

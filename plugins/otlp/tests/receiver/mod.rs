@@ -66,7 +66,9 @@ pub struct Received {
 
 #[derive(Debug, Default)]
 pub struct State {
-    pub script: Script,
+    behaviour: Behaviour,
+    /// A mind for each signal: what is put off as a log is not for that reason taken as a span.
+    scripts: HashMap<Signal, Script>,
     /// The signals that it knows; all by default.
     pub known: Option<Vec<Signal>>,
     pub faults: HashMap<Signal, VecDeque<Fault>>,
@@ -137,7 +139,7 @@ impl Receiver {
     }
 
     pub fn behave(&self, behaviour: Behaviour) {
-        self.with(|state| state.script.behave(behaviour));
+        self.with(|state| state.behaviour = behaviour);
     }
 
     pub fn requests(&self, signal: Signal) -> Vec<Received> {
@@ -271,7 +273,9 @@ impl State {
             ids: ids.clone(),
         });
         let fault = if is_probe { None } else { self.faults.entry(signal).or_default().pop_front() };
-        let fates: Vec<Fate> = ids.iter().map(|id| self.script.decide(id)).collect();
+        let script = self.scripts.entry(signal).or_default();
+        script.behave(self.behaviour);
+        let fates: Vec<Fate> = ids.iter().map(|id| script.decide(id)).collect();
         let refusal = if is_probe { None } else { self.refusal(path.contains("Service/"), &fates) };
         let fault = fault.or(refusal);
         if matches!(fault, None | Some(Fault::Partial(..) | Fault::Cut)) {
@@ -287,7 +291,7 @@ impl State {
         let pause = Behaviour::PAUSE.as_secs();
         let http = |status, headers, text: &str| Fault::Http(status, headers, text.as_bytes().to_vec());
         let worst = [Fate::Stall, Fate::Retry, Fate::Refuse].into_iter().find(|fate| fates.contains(fate));
-        Some(match (self.script.behaviour(), worst, is_grpc) {
+        Some(match (self.behaviour, worst, is_grpc) {
             (Behaviour::NotFound, _, true) => Fault::Grpc(12, "no such service", None),
             (Behaviour::NotFound, _, false) => http(404, Vec::new(), "no such page"),
             (Behaviour::Throttle, _, true) => {
